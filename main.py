@@ -1,0 +1,386 @@
+"""STGConvNet: learn a dynamic pattern from videos and synthesise new ones, by analysis by synthesis.
+
+Xie, Zhu, Wu, "Synthesizing Dynamic Patterns by Spatial-Temporal Generative ConvNet", CVPR 2017. Algorithm 1 (learning
+from complete videos) and Algorithm 2 (hidden pixels) are `Learner.learn_epoch`; model.py has the nets and the glossary.
+"""
+
+import math
+import sys
+import time
+
+import torch
+from tqdm import tqdm
+
+import data
+import utils
+from langevin import gaussian_, langevin
+from model import NETS, descriptor, layer_table
+
+# Settings that a resumed run may change; all others decide the result.
+CHANGEABLE = ("num_epochs", "log_step", "device", "data_path")
+
+
+def build_parser():
+    parser = utils.ArgumentParser(
+        prog="main.py",
+        description="Learn a dynamic texture from the clips of a category and synthesise new ones (STGConvNet).",
+        epilog="Flags take one dash or two, in full; a negative number is written -flag=-1. The same command again "
+        "resumes an unfinished run.",
+    )
+    add = utils.add_flag
+    group = parser.add_argument_group("data")
+    add(group, "category", "fire_pot", "folder of clips below data_path")
+    add(group, "data_path data_dir", "./trainingVideo", "where categories are")
+    add(group, "im_size image_size sz", "224", "side, or height x width, in pixels", type=utils.image_size)
+    add(group, "num_frames", 70, "first frames of each clip that are used", type=utils.positive_int)
+    group = parser.add_argument_group("hidden pixels (recovery and inpainting)")
+    add(group, "mask_type", "none", "what is hidden: none, external or " + ", ".join(data.MASK_TYPES),
+        choices=("none", "external", *data.MASK_TYPES))
+    add(group, "mask_file", None, "for -mask_type external: .mat, .npy, video or folder of images (white = hidden)")
+    group = parser.add_argument_group("model")
+    add(group, "net_type", "FC_S_large", "net: " + ", ".join(NETS), choices=tuple(NETS))
+    add(group, "refsig", 1.0, "std sigma of the white-noise reference, in grey levels", type=utils.positive_float)
+    group = parser.add_argument_group("Langevin sampling")
+    add(group, "num_chain sample_batch", 3, "chains (synthesised videos) per mini-batch", type=utils.positive_int)
+    add(group, "sample_steps", 20, "Langevin steps per epoch", type=utils.positive_int)
+    add(group, "step_size delta", 0.3, "step size delta, in grey levels", type=utils.positive_float)
+    group = parser.add_argument_group("learning")
+    add(group, "num_epochs", 500, "epochs, one update of the parameters each", type=utils.positive_int)
+    add(group, "batch_size", 1, "clips per mini-batch", type=utils.positive_int)
+    add(group, "lr", 0.001, "learning rate of Adam", type=utils.positive_float)
+    add(group, "beta1", 0.5, "first-moment decay of Adam", type=float)
+    add(group, "seed", 0, "seed of all randomness", type=int)
+    group = parser.add_argument_group("output")
+    add(group, "output_dir", "./output", "a run's outputs go to output_dir/category")
+    add(group, "log_step", 10, "epochs between outputs", type=utils.positive_int)
+    add(group, "overwrite", help="delete an earlier run of this category first", action="store_true")
+    add(group, "dry_run", help="print the settings, the net and the memory it needs, and stop", action="store_true")
+    group = parser.add_argument_group("performance")
+    add(group, "device", "auto", "auto, cpu, cuda, cuda:1, ...", type=utils.device_name)
+    add(group, "precision", "auto", "products while sampling: fp32, bf16, auto (bf16 where accurate and faster)",
+        choices=("auto", "fp32", "bf16"))
+    add(group, "chunk", 0, "videos handled at once, 0: as many as fit in memory", type=utils.non_negative_int)
+    return parser
+
+
+def parse(argv=None):
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if not 0 <= args.beta1 < 1:
+        parser.error(f"argument -beta1: {args.beta1} is not in [0, 1)")
+    if (args.mask_type == "external") != (args.mask_file is not None):
+        parser.error("-mask_type external and -mask_file go together")
+    return args
+
+
+# ------------------------------------------------------------------------------------------------------ preparation
+
+
+def load(args):
+    """Observed videos I in grey levels (N, 3, T, H, W), which pixels are hidden (N, 1, T, H, W) or None, clip names.
+
+    Hidden pixels are set to 0 here, before anything is computed from them.
+    """
+    videos, names = data.load_category(args.data_path, args.category, args.num_frames, args.im_size)
+    I = data.to_tensor(videos)
+    if args.mask_type == "none":
+        return I, None, names
+    if args.mask_type == "external":
+        masks = [data.read_mask(args.mask_file, args.num_frames, args.im_size)] * len(names)
+    else:
+        rng = data.np.random.default_rng(args.seed)
+        masks = [data.draw_mask(args.mask_type, args.num_frames, args.im_size, rng) for _ in names]
+    hidden = torch.stack([torch.from_numpy(mask) for mask in masks])[:, None]
+    return I.masked_fill_(hidden, 0), hidden, names
+
+
+def memory_per_video(f):
+    """Bytes that one video takes in the learning step, which takes most: padded copies, maps and their gradients."""
+    size, entries = f.size, 4 * 3 * math.prod(f.size)
+    for layer in f.layers:
+        size = layer.out_size(size)
+        entries += 3 * len(layer.bias) * math.prod(size)
+    return 4 * entries
+
+
+def pick_chunk(f, videos, device):
+    """How many of so many videos fit at once into half of the memory that is free."""
+    parameters = 4 * 4 * sum(p.numel() for p in f.parameters())  # weights, gradients and Adam's two moments
+    free = utils.available_memory(device) - parameters
+    return int(min(max(free / 2 // memory_per_video(f), 1), videos))
+
+
+def pick_precision(f, x, limit=0.01):
+    """'bf16' if on this device a new net's gradient at x is then within `limit` (relative) of float32's, and faster.
+
+    Biases that keep the units away from their kinks make it a test of the arithmetic alone: at its tiny first weights
+    a net has units that any rounding turns on or off.
+    """
+
+    def timed(dtype):
+        f.sample_in(dtype).gradient(x)
+        begun = time.perf_counter()
+        g = f.gradient(x)
+        norm = g.norm().item()  # also waits for the device
+        return g, norm, time.perf_counter() - begun
+
+    biases = [layer.bias.detach() for layer in f.layers]
+    for bias in biases:
+        bias.fill_(100)
+    exact, norm, slow = timed(torch.float32)
+    rough, _, fast = timed(torch.bfloat16)
+    for bias in biases:
+        bias.zero_()
+    return "bf16" if (rough - exact).norm() <= limit * norm and fast < slow else "fp32"
+
+
+# -------------------------------------------------------------------------------------------------------- learning
+
+
+class Learner:
+    """The state of learning and one epoch of it.
+
+    f: descriptor; I: observed videos and J: chains, each a list of mini-batches (N, 3, T, H, W) in mean-subtracted grey
+    levels; hidden: which pixels of I are hidden, a list of (N, 1, T, H, W), or None; epoch: how many are done.
+    """
+
+    def __init__(self, args, videos, hidden, f):
+        self.args, self.f, self.epoch = args, f, 0
+        self.device = next(f.parameters()).device
+        self.optimizer = utils.Adam(f.parameters(), args.lr, args.beta1)
+        visible = videos if hidden is None else videos[~hidden.expand_as(videos)]
+        self.mean = visible.double().mean().item()
+        I = videos - self.mean
+        if hidden is not None:
+            I.masked_fill_(hidden, 0)  # hidden pixels start at the mean
+            hidden = hidden.to(self.device).split(args.batch_size)
+        self.I, self.hidden = list(I.to(self.device).split(args.batch_size)), hidden
+        self.J = [gaussian_(self.new_videos(args.num_chain), self.generators("J", b)) for b in range(len(self.I))]
+
+    def new_videos(self, count):
+        t, h, w = self.f.size
+        return torch.empty(count, t, h, w, 3, device=self.device).permute(0, 4, 1, 2, 3)
+
+    def generators(self, kind, batch):
+        """The noise of this epoch: a generator for each video of a mini-batch, of its own for ever."""
+        count = self.args.num_chain if kind == "J" else self.args.batch_size
+        numbers = range(batch * count, (batch + 1) * count)
+        return [utils.generator(self.device, self.args.seed, self.epoch, kind, k) for k in numbers]
+
+    def score(self, x):
+        """Gradient of the log density (paper, equation 7): df/dx - x / sigma^2."""
+        g = self.f.gradient(x)
+        self.pixel_gradient = g[0].square().mean().sqrt()  # rms, for the log
+        return g.sub_(x, alpha=1 / self.args.refsig**2)
+
+    def sample(self, x, kind, batch, free=None):
+        """The epoch's Langevin steps from x, a chunk of videos at a time."""
+        generators, parts = self.generators(kind, batch), []
+        for k in range(0, len(x), self.chunk):
+            rows = slice(k, k + self.chunk)
+            moves = None if free is None else free[rows]
+            parts.append(langevin(x[rows], self.score, self.args.sample_steps, self.args.step_size,
+                                  generators[rows][: len(x[rows])], moves))
+        return torch.cat(parts)
+
+    def backward_gap(self, I, J):
+        """Add the gradient of gap / number of mini-batches, which is H_syn - H_obs (equation 9). Returns f(I), f(J),
+        and which units of the top layer are alive."""
+        weights = torch.cat([I.new_full((len(I),), -1 / len(I)), J.new_full((len(J),), 1 / len(J))]) / len(self.I)
+        values, alive = [], 0
+        for x, weight in zip(torch.cat([I, J]).split(self.chunk), weights.split(self.chunk), strict=True):
+            top = self.f.features(x)
+            value = top.flatten(1).sum(1)
+            (value * weight).sum().backward()
+            values.append(value.detach())
+            alive = alive + (top.detach() > 0).sum((0, 2, 3, 4))
+        return *torch.cat(values).split([len(I), len(J)]), alive > 0
+
+    def learn_epoch(self):
+        """One epoch (Algorithm 1; Algorithm 2 where pixels are hidden). Returns its metrics."""
+        self.optimizer.zero_grad()
+        I_new, J_new, values, seconds = [], [], [], 0.0
+        for b, (I, J) in enumerate(zip(self.I, self.J, strict=True)):
+            begun = time.perf_counter()
+            J = self.sample(J, "J", b)  # synthesis: all pixels move
+            drift = self.pixel_gradient.item() * self.args.step_size / 2  # also waits for the device
+            seconds += time.perf_counter() - begun
+            if self.hidden is not None:
+                I = self.sample(I, "I", b, free=self.hidden[b])  # recovery: hidden pixels move
+            f_I, f_J, alive = self.backward_gap(I, J)
+            values.append(torch.stack([f_I.mean(), f_J.mean(), alive.float().mean()]))
+            I_new.append(I)
+            J_new.append(J)
+        metrics = self.metrics(torch.cat(I_new), torch.cat(J_new), torch.stack(values).mean(0), drift)
+        metrics["seconds_per_step"] = seconds / (len(self.I) * self.args.sample_steps)
+        self.check(metrics)
+        with utils.uninterrupted():
+            self.optimizer.step()
+            self.I, self.J, self.epoch = I_new, J_new, self.epoch + 1
+        return metrics
+
+    def metrics(self, I, J, values, drift):
+        """What diagnoses an energy-based model, as plain numbers by name."""
+        f_I, f_J, alive = values.tolist()
+        std, mean = torch.std_mean(J)
+        numbers = {
+            "f_obs": f_I,
+            "f_syn": f_J,
+            "gap": f_J - f_I,
+            "drift_to_noise": drift / self.args.step_size,  # rms of (delta^2 / 2) df/dJ against that of delta Z
+            "chain_mean": mean + self.mean,
+            "chain_std": std,
+            "chain_min": J.amin() + self.mean,
+            "chain_max": J.amax() + self.mean,
+            "recon_err": (J.mean(0) - I.mean(0)).square().mean(),
+            "alive": alive,
+        }
+        for k, layer in enumerate(self.f.layers, start=1):
+            numbers[f"grad_norm_{k}"] = sum(p.grad.square().sum() for p in layer.parameters()).sqrt()
+        return {name: float(value) for name, value in numbers.items()}
+
+    def check(self, metrics):
+        """Stop a run that has diverged or died, before its state is touched."""
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise utils.RunError(f"diverged in epoch {self.epoch + 1}: {name} is {value}; lower -lr or -step_size")
+        if metrics["alive"] == 0:
+            raise utils.RunError(f"all units of the top layer are dead in epoch {self.epoch + 1}: f is 0 everywhere, "
+                                 "nothing is learned any more; lower -lr or change -seed")
+
+    def state(self):
+        """All that a resumed run needs, as plain types and tensors."""
+        return {
+            "net": self.f.state_dict(), "optimizer": self.optimizer.state_dict(), "chains": self.J,
+            "recovered": self.I if self.hidden is not None else None, "epoch": self.epoch, "mean": self.mean,
+            "precision": self.precision, "chunk": self.chunk, "settings": settings_of(self.args),
+        }
+
+    def restore(self, state):
+        self.f.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.J, self.I, self.epoch = state["chains"], state["recovered"] or self.I, state["epoch"]
+
+
+def settings_of(args):
+    """The settings as plain types, for config.json, checkpoints and TensorBoard."""
+    plain = {name: value for name, value in vars(args).items() if name not in ("overwrite", "dry_run")}
+    return plain | {"im_size": list(args.im_size), "device": str(args.device)}
+
+
+def learn(args):
+    """Learn from a category's clips; the newest state and pictures are in output_dir/category."""
+    utils.keep_freed_memory()
+    torch.manual_seed(args.seed)
+    videos, hidden, names = load(args)
+    f = descriptor(args.net_type, args.num_frames, args.im_size).to(args.device)
+    if args.dry_run:
+        return print_header(args, f, names)
+    run = utils.Run(f"{args.output_dir}/{args.category}", settings_of(args), CHANGEABLE, args.overwrite)
+    learner, state = Learner(args, videos, hidden, f), run.load_checkpoint(args.device)
+    if state:
+        learner.restore(state)
+    if learner.epoch >= args.num_epochs:
+        return print(f"'{run.folder}' is finished: {learner.epoch} epochs; raise -num_epochs to go on")
+    chosen = state or {"precision": args.precision, "chunk": args.chunk}
+    learner.chunk = chosen["chunk"] or pick_chunk(f, args.batch_size + args.num_chain, args.device)
+    learner.precision = chosen["precision"]
+    if learner.precision == "auto":
+        learner.precision = pick_precision(f, learner.I[0][:1])
+    f.sample_in(torch.bfloat16 if learner.precision == "bf16" else torch.float32)
+    print_header(args, f, names, learner)
+    run.open_logs(learner.epoch)
+    save_pictures(learner, run)
+    fit(learner, run)
+    print(f"done: {learner.epoch} epochs; new videos are in '{run.folder}/final_results'")
+
+
+def fit(learner, run):
+    """Learn until num_epochs are done, with a progress bar; whatever ends it early leaves the last good state."""
+    args, first = learner.args, learner.epoch + 1
+    bar = tqdm(total=args.num_epochs, initial=learner.epoch, unit="epoch", disable=None)
+    try:
+        while learner.epoch < args.num_epochs:
+            begun = time.perf_counter()
+            metrics = learner.learn_epoch()
+            bar.set_postfix(gap=f"{metrics['gap']:.4g}", std=f"{metrics['chain_std']:.1f}", refresh=False)
+            bar.update()
+            report(learner, run, metrics)
+            if learner.epoch == first:
+                announce(args, first, time.perf_counter() - begun)
+    except (KeyboardInterrupt, utils.RunError) as stop:
+        with utils.uninterrupted():
+            run.save_checkpoint(learner.state(), learner.epoch)
+        saved = f"epoch {learner.epoch} is saved in '{run.folder}'"
+        if isinstance(stop, KeyboardInterrupt):
+            raise KeyboardInterrupt(f"interrupted: {saved}; the same command goes on from there") from None
+        raise utils.RunError(f"{stop} ({saved})") from None
+    finally:
+        bar.close()
+        run.close()
+
+
+def report(learner, run, metrics):
+    """Log an epoch; at each log step save the state first, then the pictures."""
+    epoch, args = learner.epoch, learner.args
+    run.log(epoch, metrics)
+    if epoch % args.log_step == 0 or epoch == args.num_epochs:
+        run.save_checkpoint(learner.state(), epoch)
+        save_pictures(learner, run)
+        if not sys.stderr.isatty():  # no bar there
+            print(f"epoch {epoch}/{args.num_epochs}  gap {metrics['gap']:.4g}  chain std {metrics['chain_std']:.1f}",
+                  flush=True)
+
+
+def save_pictures(learner, run):
+    """Frames, GIFs and MP4s of observed videos and chains, and from the first epoch on a contact sheet."""
+    J = utils.to_uint8(torch.cat(learner.J) + learner.mean)
+    I = utils.to_uint8(torch.cat(learner.I) + learner.mean)
+    if learner.epoch == 0:
+        return run.save_frames("observed_sequence", I)
+    names = [f"{kind} {k}" for kind, videos in (("observed", I), ("chain", J)) for k in range(len(videos))]
+    run.log_pictures(learner.epoch, [*I, *J][:12], names[:12])
+    run.save_results("synthesized", J, beside=I, last=learner.epoch == learner.args.num_epochs)
+
+
+def announce(args, epoch, seconds):
+    """After the first epoch: how long the run will take, and what makes it shorter where that is long."""
+    total = seconds * (args.num_epochs - epoch)
+    message = f"one epoch took {seconds:.2g} s: about {duration(total)} to go"
+    if total > 1800 and args.device.type == "cpu":
+        message += "; on this CPU, -im_size 64 -sample_steps 5 -num_epochs 800 takes minutes"
+    tqdm.write(message)
+
+
+def duration(seconds):
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def print_header(args, f, names, learner=None):
+    """What will run: clips, net, device, memory."""
+    parameters = sum(p.numel() for p in f.parameters())
+    videos = len(names) * args.num_chain + len(names)
+    batch = args.batch_size + args.num_chain
+    memory = 16 * parameters + memory_per_video(f) * batch + 24 * videos * math.prod(f.size)
+    print(f"STGConvNet  {args.net_type}  '{args.category}': {len(names)} clip(s), {args.num_frames} frames of "
+          f"{args.im_size[0]}x{args.im_size[1]}, {args.num_chain} chains a mini-batch of {args.batch_size}")
+    print("\n".join(layer_table(f)))
+    print(f"device {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; "
+          f"memory about {memory / 2**30:.1f} GiB if all is handled at once")
+    if learner is None:
+        for name, value in settings_of(args).items():
+            print(f"  -{name} {value}")
+    else:
+        print(f"sampling in {learner.precision}, {learner.chunk} videos at once; epochs {learner.epoch + 1} to "
+              f"{args.num_epochs}")
+
+
+def main(argv=None):
+    args = parse(argv)
+    return utils.run_program(lambda: learn(args), data.InputError)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,426 @@
+"""A program's surroundings: flags, exit codes, seeding, devices, and what a run leaves behind.
+
+uint8 videos (T, H, W, C) exist only here and in data.py; everything else works on float32 (N, C, T, H, W).
+"""
+
+import argparse
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import os
+import platform
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+FPS = 25
+KEEP_CHECKPOINTS = 3
+MEDIA_SHARE = 0.03  # frames, GIF and MP4 are renewed at a log step while they take less of a run's time than this
+
+
+class RunError(Exception):
+    """A run that cannot go on: the message says what happened and what to do; `code` is the exit code."""
+
+    def __init__(self, message, code=1):
+        super().__init__(message)
+        self.code = code
+
+
+# ------------------------------------------------------------------------------------------------- command line
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """Long flags with one dash or two, exact match only; an error is one line and exit code 2."""
+
+    def __init__(self, **kwargs):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs)
+
+    def _get_option_tuples(self, option_string):
+        return []  # argparse still abbreviates long flags with one dash; never here
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message} ({self.prog} -h lists the flags)\n")
+
+
+def add_flag(group, names, default=None, help="", **kwargs):
+    """Add a flag under one or more names (separated by blanks), each with one dash and with two; the default, which
+    stands only here, is shown in the help."""
+    flags = [dash + name for name in names.split() for dash in ("-", "--")]
+    if default is not None and kwargs.get("action") != "store_true":
+        help += f" (default {default})"
+    if "action" in kwargs:
+        group.add_argument(*flags, dest=names.split()[0], help=help, **kwargs)
+    else:
+        kwargs.setdefault("metavar", "X")
+        group.add_argument(*flags, dest=names.split()[0], default=default, help=help, **kwargs)
+
+
+def positive_int(text):
+    value = int(text) if text.lstrip("+-").isdigit() else None
+    if value is None or value < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
+    return value
+
+
+def non_negative_int(text):
+    return 0 if text == "0" else positive_int(text)
+
+
+def positive_float(text):
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
+    return value
+
+
+def image_size(text):
+    """'224' or 'height x width' such as '100x200' -> (H, W)."""
+    sides = text.lower().split("x")
+    if len(sides) > 2:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither a side such as 224 nor height x width such as 100x200")
+    height, width = positive_int(sides[0]), positive_int(sides[-1])
+    return height, width
+
+
+def device_name(text):
+    """'auto', 'cpu', 'cuda', 'cuda:1', ... -> a torch.device that exists."""
+    if text == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(text)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise argparse.ArgumentTypeError(f"there is no device '{text}' here; 'auto' takes what there is") from None
+    return device
+
+
+def run_program(program, bad_input):
+    """Call program() and return its exit code: 0 done, 1 failed, 2 bad input (an exception of type bad_input), 130
+    interrupted. What a user can cause ends in one line on stderr, never in a traceback."""
+    name = Path(sys.argv[0]).name
+    try:
+        program()
+        return 0
+    except bad_input as error:
+        message, code = str(error), 2
+    except RunError as error:
+        message, code = str(error), error.code
+    except OSError as error:
+        where = f" '{error.filename}'" if error.filename else ""
+        message, code = f"cannot read or write{where}: {error.strerror or error}", 1
+    except torch.OutOfMemoryError:
+        message, code = "out of memory: lower -chunk, -im_size, -num_frames or -num_chain", 1
+    except KeyboardInterrupt as stop:
+        message, code = str(stop) or "interrupted", 130
+    print(f"{name}: {message}", file=sys.stderr)
+    return code
+
+
+@contextlib.contextmanager
+def uninterrupted():
+    """Hold back Ctrl-C until the block has ended, so that what belongs together changes together."""
+    pending = []
+    previous = signal.signal(signal.SIGINT, lambda *_: pending.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if pending:
+        raise KeyboardInterrupt
+
+
+# ------------------------------------------------------------------------------------------- randomness, optimiser
+
+
+def generator(device, *key):
+    """A torch.Generator whose stream depends on `key` alone, e.g. (seed, epoch, 'chain', 2)."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+class Adam(torch.optim.Adam):
+    """Adam with TensorFlow's epsilon, which is added before the bias correction (fused: one pass over the weights)."""
+
+    def __init__(self, parameters, lr, beta1):
+        super().__init__(parameters, lr=lr, betas=(beta1, 0.999), fused=True)
+
+    def step(self):
+        for group in self.param_groups:
+            steps = [self.state[p]["step"] for p in group["params"] if p in self.state]
+            count = 1 + (int(steps[0]) if steps else 0)
+            group["eps"] = 1e-8 / (1 - group["betas"][1] ** count) ** 0.5
+            torch.autograd.graph.increment_version(group["params"])  # the fused kernel does not tell
+        super().step()
+
+
+def keep_freed_memory():
+    """Let the C library keep large freed blocks: giving them back and faulting them in again costs a Langevin step on
+    a CPU more than its arithmetic. Linux with glibc; elsewhere nothing happens."""
+    if platform.system() == "Linux" and platform.libc_ver()[0] == "glibc":
+        import ctypes
+
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: no block gets a mapping of its own
+        libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: never shrink the heap
+
+
+def available_memory(device):
+    """Bytes that are free on the device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 8 * 2**30
+
+
+# ------------------------------------------------------------------------------------------------------- pictures
+
+
+def to_uint8(videos):
+    """Float (N, C, T, H, W) in grey levels -> uint8 (N, T, H, W, C): clipped to [0, 255] and rounded, nothing else."""
+    videos = videos.detach().permute(0, 2, 3, 4, 1).clamp(0, 255).round()
+    return videos.to("cpu", torch.uint8).contiguous().numpy()
+
+
+def side_by_side(videos, columns=None, margin=10):
+    """Videos (T, H, W, 3) of one size in a grid on white: uint8 (T, H', W', 3)."""
+    columns = columns or len(videos)
+    t, h, w, c = videos[0].shape
+    rows = -(-len(videos) // columns)
+    canvas = np.full((t, rows * (h + margin) - margin, columns * (w + margin) - margin, c), 255, np.uint8)
+    for k, video in enumerate(videos):
+        top, left = k // columns * (h + margin), k % columns * (w + margin)
+        canvas[:, top : top + h, left : left + w] = video
+    return canvas
+
+
+def contact_sheet(videos, names, moments=8, margin=2):
+    """One picture: a named row for each video (T, H, W, 3), `moments` of its frames evenly spread. Returns uint8."""
+    rows = []
+    for video in videos:
+        times = np.linspace(0, len(video) - 1, min(moments, len(video))).round().astype(int)
+        rows.append(side_by_side([video[t : t + 1] for t in times], margin=margin)[0])
+    label = 80
+    h, w = rows[0].shape[:2]
+    sheet = Image.new("RGB", (label + w, len(rows) * (h + margin) - margin), "white")
+    for k, (row, name) in enumerate(zip(rows, names, strict=True)):
+        sheet.paste(Image.fromarray(row), (label, k * (h + margin)))
+        ImageDraw.Draw(sheet).text((4, k * (h + margin) + h // 2 - 6), name, fill="black")
+    return np.asarray(sheet)
+
+
+def png_bytes(picture):
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def gif_bytes(video):
+    """An endless GIF of a video uint8 (T, H, W, 3) at 25 fps, with one palette for all its frames (no flicker)."""
+    some = video[:: max(1, len(video) // 6), ::2, ::2]
+    palette = Image.fromarray(some.reshape(-1, *some.shape[2:])).quantize(256)
+    frames = [Image.fromarray(frame).quantize(palette=palette) for frame in video]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=1000 // FPS, loop=0)
+    return buffer.getvalue()
+
+
+def mp4_bytes(video):
+    """An H.264 MP4 of a video uint8 (T, H, W, 3) at 25 fps; odd sides are padded by their edge, as the format asks."""
+    video = np.pad(video, ((0, 0), (0, video.shape[1] % 2), (0, video.shape[2] % 2), (0, 0)), mode="edge")
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=FPS, options={"crf": "16", "preset": "fast"})
+        stream.height, stream.width, stream.pix_fmt = *video.shape[1:3], "yuv420p"
+        for frame in video:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def write_atomically(path, content):
+    """Write bytes, or what a function writes to an open file, so that `path` is either the old file or the whole new
+    one, also after a crash."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            content(file) if callable(content) else file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+# ---------------------------------------------------------------------------------------------------------- a run
+
+
+class Run:
+    """The folder of one run: settings, pictures, logs, checkpoints (see the README's output tree)."""
+
+    def __init__(self, folder, settings, changeable, overwrite=False):
+        """Open the folder of a new run or of one to resume.
+
+        settings: plain types by name; those not named in `changeable` must be what the folder's earlier run had, or
+        RunError (code 2) lists the differences. With overwrite an earlier run's outputs are deleted.
+        """
+        self.folder, self.started, self.media_seconds = Path(folder), time.time(), 0.0
+        self.settings = settings
+        if overwrite and (self.folder / "config.json").exists():
+            for name in OUTPUTS:
+                path = self.folder / name
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        if (self.folder / "config.json").exists():
+            self.compare(json.loads((self.folder / "config.json").read_text())["settings"], changeable)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.write("config.json", json.dumps({"settings": settings, **versions()}, indent=2).encode())
+        except OSError as error:
+            raise RunError(f"cannot write to '{folder}': {error.strerror}", code=2) from None
+
+    def compare(self, earlier, changeable):
+        differences = [
+            f"{name} was {earlier.get(name)}, now {value}"
+            for name, value in self.settings.items()
+            if name not in changeable and earlier.get(name) != value
+        ]
+        if differences:
+            raise RunError(
+                f"'{self.folder}' holds a run with other settings ({'; '.join(differences)}): "
+                "choose another -output_dir, or -overwrite to delete it",
+                code=2,
+            )
+
+    def write(self, name, content):
+        write_atomically(self.folder / name, content)
+
+    # checkpoints
+
+    def save_checkpoint(self, state, epoch):
+        """Save the whole state; the newest few epochs are kept, and latest.pt is the last of them."""
+        self.write("model/latest.pt", lambda file: torch.save(state, file))
+        numbered = self.folder / f"model/epoch_{epoch:04d}.pt"
+        numbered.unlink(missing_ok=True)
+        try:
+            os.link(self.folder / "model/latest.pt", numbered)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(self.folder / "model/latest.pt", numbered)
+        for old in sorted(self.folder.glob("model/epoch_*.pt"), key=lambda p: int(p.stem[6:]))[:-KEEP_CHECKPOINTS]:
+            old.unlink()
+
+    def load_checkpoint(self, device):
+        """The newest state, or None. One that does not load gives way to the one before it."""
+        numbered = sorted(self.folder.glob("model/epoch_*.pt"), key=lambda p: -int(p.stem[6:]))
+        for path in [self.folder / "model/latest.pt", *numbered]:
+            if path.exists():
+                try:
+                    return load_checkpoint(path, device)
+                except RunError as error:
+                    print(f"skipped: {error}", file=sys.stderr)
+        return None
+
+    # logs
+
+    def open_logs(self, epoch):
+        """Open metrics.csv and TensorBoard to go on after `epoch`: rows of later epochs are dropped."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        path = self.folder / "metrics.csv"
+        if path.exists():
+            lines = path.read_text().splitlines(keepends=True)
+            kept = lines[:1] + [line for line in lines[1:] if line.endswith("\n") and int(line.split(",")[0]) <= epoch]
+            self.write("metrics.csv", "".join(kept).encode())
+        self.csv = open(path, "a", newline="")
+        self.board = SummaryWriter(self.folder / "log", purge_step=epoch + 1)
+        rows = "".join(f"| {name} | {value} |\n" for name, value in self.settings.items())
+        self.board.add_text("settings", f"| flag | value |\n|---|---|\n{rows}", epoch)
+
+    def log(self, epoch, metrics):
+        """One row of metrics.csv and one point of every TensorBoard curve."""
+        writer = csv.DictWriter(self.csv, ["epoch", *metrics], restval="")
+        if self.csv.tell() == 0:
+            writer.writeheader()
+        writer.writerow({"epoch": epoch, **{name: f"{value:.7g}" for name, value in metrics.items()}})
+        self.csv.flush()
+        for name, value in metrics.items():
+            self.board.add_scalar(name, value, epoch)
+
+    def log_pictures(self, epoch, videos, names):
+        """A contact sheet of videos (T, H, W, 3), in progress/ and TensorBoard, where they also move."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        sheet = png_bytes(contact_sheet(videos, names))
+        self.write(f"progress/epoch_{epoch:04d}.png", sheet)
+        small = side_by_side(videos)
+        step = -(-max(small.shape[1], small.shape[2] // len(videos)) // 128)
+        for tag, encoded in (("sheet", sheet), ("animated", gif_bytes(small[:, ::step, ::step]))):
+            image = Summary.Image(encoded_image_string=encoded, colorspace=3)
+            self.board.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), epoch)
+        self.board.flush()
+
+    # pictures
+
+    def save_frames(self, name, videos):
+        """Every frame of videos (N, T, H, W, 3) as name/sequence_k/000.png, ..."""
+        for k, video in enumerate(videos):
+            folder = self.folder / name / f"sequence_{k}"
+            folder.mkdir(parents=True, exist_ok=True)
+            for t, frame in enumerate(video):
+                (folder / f"{t:03d}.png").write_bytes(png_bytes(frame))
+
+    def save_video(self, name, video):
+        self.write(f"{name}.gif", gif_bytes(video))
+        self.write(f"{name}.mp4", mp4_bytes(video))
+
+    def save_results(self, name, videos, beside, last):
+        """The frames of videos (N, T, H, W, 3) in `name`_sequence, their GIFs and MP4s in final_results, and there as
+        `all` the videos `beside` and these in a row. Between the first and the last call they are renewed only while
+        this takes less than MEDIA_SHARE of the run's time."""
+        begun = time.time()
+        if last or self.media_seconds <= MEDIA_SHARE * (begun - self.started):
+            self.save_frames(f"{name}_sequence", videos)
+            for k, video in enumerate(videos):
+                self.save_video(f"final_results/sequence_{k}", video)
+            everything = [*beside, *videos]
+            rows = -(-len(everything) // 6)
+            self.save_video("final_results/all", side_by_side(everything, -(-len(everything) // rows)))
+            self.media_seconds += time.time() - begun
+
+    def close(self):
+        self.csv.close()
+        self.board.close()
+
+
+OUTPUTS = (
+    "config.json metrics.csv observed_sequence synthesized_sequence recovered_sequence final_results progress log model"
+).split()
+
+
+def load_checkpoint(path, device):
+    """A checkpoint's state on the device; RunError if the file is missing or damaged."""
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise RunError(f"there is no checkpoint '{path}'", code=2) from None
+    except Exception as error:  # a damaged file can fail in many ways
+        raise RunError(f"cannot load checkpoint '{path}': {str(error).splitlines()[0]}", code=2) from error
+
+
+def versions():
+    return {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
