@@ -4,6 +4,7 @@ Xie, Zhu, Wu, "Synthesizing Dynamic Patterns by Spatial-Temporal Generative Conv
 from complete videos) and Algorithm 2 (hidden pixels) are `Learner.learn_epoch`; model.py has the nets and the glossary.
 """
 
+import argparse
 import math
 import sys
 import time
@@ -14,10 +15,12 @@ from tqdm import tqdm
 import data
 import utils
 from langevin import gaussian_, langevin
-from model import NETS, descriptor, layer_table
+from model import NETS, FullPlane, descriptor, layer_table
 
 # Settings that a resumed run may change; all others decide the result.
-CHANGEABLE = ("num_epochs", "log_step", "device", "data_path")
+CHANGEABLE = ("num_epochs", "log_step", "device", "data_path", "output_dir")
+TESTING = ("test", "ckpt", "sample_size", "test_steps", "start", "loop", "overwrite", "dry_run")  # no part of a run
+MARGIN = 24  # frames sampled beyond each end of a video of another length, and cut off: they see the padding
 
 
 def build_parser():
@@ -50,6 +53,14 @@ def build_parser():
     add(group, "lr", 0.001, "learning rate of Adam", type=utils.positive_float)
     add(group, "beta1", 0.5, "first-moment decay of Adam", type=float)
     add(group, "seed", 0, "seed of all randomness", type=int)
+    group = parser.add_argument_group("sampling a learned model")
+    add(group, "test", help="sample new videos from a learned model; -num_frames and -im_size may differ from what it "
+        "learned where its net can slide", action="store_true")
+    add(group, "ckpt", None, "checkpoint to sample from (default the category's model/latest.pt)")
+    add(group, "sample_size", 3, "how many videos", type=utils.positive_int)
+    add(group, "test_steps", 1000, "Langevin steps", type=utils.positive_int)
+    add(group, "start", "noise", "start from noise, or from the saved chains", choices=("noise", "chains"))
+    add(group, "loop", help="make the last frame run into the first: time is a circle", action="store_true")
     group = parser.add_argument_group("output")
     add(group, "output_dir", "./output", "a run's outputs go to output_dir/category")
     add(group, "log_step", 10, "epochs between outputs", type=utils.positive_int)
@@ -64,13 +75,16 @@ def build_parser():
 
 
 def parse(argv=None):
+    """The settings, and those among them that the user gave."""
     parser = build_parser()
     args = parser.parse_args(argv)
+    unset = argparse.Namespace(**dict.fromkeys(vars(args)))
+    given = {name: value for name, value in vars(parser.parse_args(argv, unset)).items() if value is not None}
     if not 0 <= args.beta1 < 1:
         parser.error(f"argument -beta1: {args.beta1} is not in [0, 1)")
     if (args.mask_type == "external") != (args.mask_file is not None):
         parser.error("-mask_type external and -mask_file go together")
-    return args
+    return args, given
 
 
 # ------------------------------------------------------------------------------------------------------ preparation
@@ -137,6 +151,12 @@ def pick_precision(f, x, limit=0.01):
 # -------------------------------------------------------------------------------------------------------- learning
 
 
+def white_noise(count, size, generators):
+    """`count` videos of unit Gaussian noise, float32 (N, 3, T, H, W), stored channels last: where chains start."""
+    noise = torch.empty(count, *size, 3, device=generators[0].device)
+    return gaussian_(noise, generators).permute(0, 4, 1, 2, 3)
+
+
 class Learner:
     """The state of learning and one epoch of it.
 
@@ -155,15 +175,11 @@ class Learner:
             I.masked_fill_(hidden, 0)  # hidden pixels start at the mean
             hidden = hidden.to(self.device).split(args.batch_size)
         self.I, self.hidden = list(I.to(self.device).split(args.batch_size)), hidden
-        self.J = [gaussian_(self.new_videos(args.num_chain), self.generators("J", b)) for b in range(len(self.I))]
-
-    def new_videos(self, count):
-        t, h, w = self.f.size
-        return torch.empty(count, t, h, w, 3, device=self.device).permute(0, 4, 1, 2, 3)
+        self.J = [white_noise(args.num_chain, f.size, self.generators("start", b)) for b in range(len(self.I))]
 
     def generators(self, kind, batch):
-        """The noise of this epoch: a generator for each video of a mini-batch, of its own for ever."""
-        count = self.args.num_chain if kind == "J" else self.args.batch_size
+        """This epoch's noise: a generator for each video of a mini-batch, that no other video or epoch ever has."""
+        count = self.args.batch_size if kind == "I" else self.args.num_chain
         numbers = range(batch * count, (batch + 1) * count)
         return [utils.generator(self.device, self.args.seed, self.epoch, kind, k) for k in numbers]
 
@@ -256,6 +272,10 @@ class Learner:
             "precision": self.precision, "chunk": self.chunk, "settings": settings_of(self.args),
         }
 
+    def pictures(self):
+        """Observed videos and chains as uint8 (N, T, H, W, 3)."""
+        return [utils.to_uint8(torch.cat(videos) + self.mean) for videos in (self.I, self.J)]
+
     def restore(self, state):
         self.f.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -264,7 +284,7 @@ class Learner:
 
 def settings_of(args):
     """The settings as plain types, for config.json, checkpoints and TensorBoard."""
-    plain = {name: value for name, value in vars(args).items() if name not in ("overwrite", "dry_run")}
+    plain = {name: value for name, value in vars(args).items() if name not in TESTING}
     return plain | {"im_size": list(args.im_size), "device": str(args.device)}
 
 
@@ -290,7 +310,8 @@ def learn(args):
     f.sample_in(torch.bfloat16 if learner.precision == "bf16" else torch.float32)
     print_header(args, f, names, learner)
     run.open_logs(learner.epoch)
-    save_pictures(learner, run)
+    if learner.epoch == 0:
+        utils.save_frames(run.folder / "observed_sequence", learner.pictures()[0])
     fit(learner, run)
     print(f"done: {learner.epoch} epochs; new videos are in '{run.folder}/final_results'")
 
@@ -308,8 +329,10 @@ def fit(learner, run):
             report(learner, run, metrics)
             if learner.epoch == first:
                 announce(args, first, time.perf_counter() - begun)
+        run.wait()
     except (KeyboardInterrupt, utils.RunError) as stop:
         with utils.uninterrupted():
+            run.wait()
             run.save_checkpoint(learner.state(), learner.epoch)
         saved = f"epoch {learner.epoch} is saved in '{run.folder}'"
         if isinstance(stop, KeyboardInterrupt):
@@ -321,26 +344,23 @@ def fit(learner, run):
 
 
 def report(learner, run, metrics):
-    """Log an epoch; at each log step save the state first, then the pictures."""
-    epoch, args = learner.epoch, learner.args
+    """Log an epoch; at each log step save, in the background, first the state and then the pictures."""
+    epoch, last = learner.epoch, learner.epoch == learner.args.num_epochs
     run.log(epoch, metrics)
-    if epoch % args.log_step == 0 or epoch == args.num_epochs:
-        run.save_checkpoint(learner.state(), epoch)
-        save_pictures(learner, run)
-        if not sys.stderr.isatty():  # no bar there
-            print(f"epoch {epoch}/{args.num_epochs}  gap {metrics['gap']:.4g}  chain std {metrics['chain_std']:.1f}",
-                  flush=True)
-
-
-def save_pictures(learner, run):
-    """Frames, GIFs and MP4s of observed videos and chains, and from the first epoch on a contact sheet."""
-    J = utils.to_uint8(torch.cat(learner.J) + learner.mean)
-    I = utils.to_uint8(torch.cat(learner.I) + learner.mean)
-    if learner.epoch == 0:
-        return run.save_frames("observed_sequence", I)
+    if epoch % learner.args.log_step and not last:
+        return
+    state, I, J = utils.snapshot(learner.state()), *learner.pictures()
     names = [f"{kind} {k}" for kind, videos in (("observed", I), ("chain", J)) for k in range(len(videos))]
-    run.log_pictures(learner.epoch, [*I, *J][:12], names[:12])
-    run.save_results("synthesized", J, beside=I, last=learner.epoch == learner.args.num_epochs)
+
+    def save():
+        run.save_checkpoint(state, epoch)
+        run.log_pictures(epoch, [*I, *J][:12], names[:12])
+        run.save_results("synthesized", J, I, last)
+        if not sys.stderr.isatty():  # no bar there
+            std = metrics["chain_std"]
+            print(f"epoch {epoch}/{learner.args.num_epochs}  gap {metrics['gap']:.4g}  chain std {std:.1f}", flush=True)
+
+    run.in_background(save)
 
 
 def announce(args, epoch, seconds):
@@ -377,9 +397,57 @@ def print_header(args, f, names, learner=None):
               f"{args.num_epochs}")
 
 
+# -------------------------------------------------------------------------------------------------------- sampling
+
+
+def sample_learned(args, given):
+    """-test: new videos from a learned model, without learning. `given` has the flags that the user set."""
+    utils.keep_freed_memory()
+    folder = f"{args.output_dir}/{args.category}"
+    state = utils.load_checkpoint(args.ckpt or f"{folder}/model/latest.pt", args.device)
+    learned = state["settings"]
+    f = descriptor(learned["net_type"], learned["num_frames"], learned["im_size"]).to(args.device)
+    f.load_state_dict(state["net"])
+    size = (given.get("num_frames", learned["num_frames"]), *given.get("im_size", learned["im_size"]))
+    check_fits(f, size, learned["net_type"])
+    margin = 0 if args.loop or size[0] == f.size[0] else MARGIN
+    count = args.sample_size
+    if args.start == "chains":
+        J = torch.cat(state["chains"])
+        if J.shape[2:] != size:
+            raise data.InputError("saved chains keep the size that was learned: use -start noise for another")
+        J = J[torch.arange(count) % len(J)].contiguous(memory_format=torch.channels_last_3d)
+    else:
+        noise = [utils.generator(args.device, args.seed, "start", k) for k in range(count)]
+        J = white_noise(count, (size[0] + 2 * margin, *size[1:]), noise)
+    generators = [utils.generator(args.device, args.seed, "test", k) for k in range(count)]
+    f.wrap_time(args.loop).sample_in(torch.bfloat16 if state["precision"] == "bf16" else torch.float32)
+
+    def score(x):
+        return f.gradient(x).sub_(x, alpha=1 / learned["refsig"] ** 2)
+
+    for _ in tqdm(range(args.test_steps), unit="step", disable=None):
+        J = langevin(J, score, 1, learned["step_size"], generators)
+    if not torch.isfinite(J).all():
+        raise utils.RunError("sampling diverged: the model was learned with too large a -step_size or -lr")
+    J = utils.to_uint8(J + state["mean"])[:, margin : margin + size[0]]
+    utils.save_videos(f"{folder}/test", "synthesized", J)
+    print(f"{count} new videos of {size[0]} frames of {size[1]}x{size[2]} are in '{folder}/test/final_results'")
+
+
+def check_fits(f, size, net_type):
+    """InputError if the learned net cannot slide to videos of size (T, H, W)."""
+    full = [layer for layer in f.layers if isinstance(layer, FullPlane)]
+    fixed = size[1:] != f.size[1:] if full else False
+    if fixed or any(layer.kernel[0] > 5 and size[0] != f.size[0] for layer in full):
+        learned, asked = ("x".join(map(str, s)) for s in (f.size, size))
+        raise data.InputError(f"{net_type} has learned {learned} (frames x height x width) and cannot sample {asked}: "
+                              "ST slides in space and time, FC_S, FC_S_large and FC_S_multi in time, FC not at all")
+
+
 def main(argv=None):
-    args = parse(argv)
-    return utils.run_program(lambda: learn(args), data.InputError)
+    args, given = parse(argv)
+    return utils.run_program(lambda: sample_learned(args, given) if args.test else learn(args), data.InputError)
 
 
 if __name__ == "__main__":

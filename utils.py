@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -251,6 +252,28 @@ def mp4_bytes(video):
     return buffer.getvalue()
 
 
+def save_frames(folder, videos):
+    """Every frame of videos (N, T, H, W, 3) as folder/sequence_k/000.png, ..."""
+    for k, video in enumerate(videos):
+        target = Path(folder) / f"sequence_{k}"
+        target.mkdir(parents=True, exist_ok=True)
+        for t, frame in enumerate(video):
+            (target / f"{t:03d}.png").write_bytes(png_bytes(frame))
+
+
+def save_videos(folder, name, videos, beside=()):
+    """The frames of videos (N, T, H, W, 3) in folder/<name>_sequence, and in folder/final_results a GIF and an MP4 of
+    each, and as `all` the videos `beside` and these side by side."""
+    save_frames(Path(folder) / f"{name}_sequence", videos)
+    everything = [*beside, *videos]
+    rows = -(-len(everything) // 6)
+    films = {f"sequence_{k}": video for k, video in enumerate(videos)}
+    films["all"] = side_by_side(everything, -(-len(everything) // rows))
+    for film, video in films.items():
+        write_atomically(Path(folder) / f"final_results/{film}.gif", gif_bytes(video))
+        write_atomically(Path(folder) / f"final_results/{film}.mp4", mp4_bytes(video))
+
+
 def write_atomically(path, content):
     """Write bytes, or what a function writes to an open file, so that `path` is either the old file or the whole new
     one, also after a crash."""
@@ -281,7 +304,7 @@ class Run:
         RunError (code 2) lists the differences. With overwrite an earlier run's outputs are deleted.
         """
         self.folder, self.started, self.media_seconds = Path(folder), time.time(), 0.0
-        self.settings = settings
+        self.settings, self.worker, self.pending = settings, ThreadPoolExecutor(1), None
         if overwrite and (self.folder / "config.json").exists():
             for name in OUTPUTS:
                 path = self.folder / name
@@ -310,11 +333,26 @@ class Run:
     def write(self, name, content):
         write_atomically(self.folder / name, content)
 
+    def in_background(self, job):
+        """Call job() in a thread, after the one before has ended; what that one raised is raised here."""
+        self.wait()
+        self.pending = self.worker.submit(job)
+
+    def wait(self):
+        """Wait until everything is written, and raise what went wrong."""
+        job, self.pending = self.pending, None
+        if job:
+            job.result()
+
     # checkpoints
 
     def save_checkpoint(self, state, epoch):
         """Save the whole state; the newest few epochs are kept, and latest.pt is the last of them."""
-        self.write("model/latest.pt", lambda file: torch.save(state, file))
+        try:
+            self.write("model/latest.pt", lambda file: torch.save(state, file))
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise RunError(f"cannot save '{self.folder}/model/latest.pt': {reason}; the one before is intact") from None
         numbered = self.folder / f"model/epoch_{epoch:04d}.pt"
         numbered.unlink(missing_ok=True)
         try:
@@ -376,33 +414,16 @@ class Run:
 
     # pictures
 
-    def save_frames(self, name, videos):
-        """Every frame of videos (N, T, H, W, 3) as name/sequence_k/000.png, ..."""
-        for k, video in enumerate(videos):
-            folder = self.folder / name / f"sequence_{k}"
-            folder.mkdir(parents=True, exist_ok=True)
-            for t, frame in enumerate(video):
-                (folder / f"{t:03d}.png").write_bytes(png_bytes(frame))
-
-    def save_video(self, name, video):
-        self.write(f"{name}.gif", gif_bytes(video))
-        self.write(f"{name}.mp4", mp4_bytes(video))
-
     def save_results(self, name, videos, beside, last):
-        """The frames of videos (N, T, H, W, 3) in `name`_sequence, their GIFs and MP4s in final_results, and there as
-        `all` the videos `beside` and these in a row. Between the first and the last call they are renewed only while
-        this takes less than MEDIA_SHARE of the run's time."""
+        """`save_videos` in the run's folder; between the first and the last call only while this takes less than
+        MEDIA_SHARE of the run's time."""
         begun = time.time()
         if last or self.media_seconds <= MEDIA_SHARE * (begun - self.started):
-            self.save_frames(f"{name}_sequence", videos)
-            for k, video in enumerate(videos):
-                self.save_video(f"final_results/sequence_{k}", video)
-            everything = [*beside, *videos]
-            rows = -(-len(everything) // 6)
-            self.save_video("final_results/all", side_by_side(everything, -(-len(everything) // rows)))
+            save_videos(self.folder, name, videos, beside)
             self.media_seconds += time.time() - begun
 
     def close(self):
+        self.worker.shutdown()
         self.csv.close()
         self.board.close()
 
@@ -410,6 +431,15 @@ class Run:
 OUTPUTS = (
     "config.json metrics.csv observed_sequence synthesized_sequence recovered_sequence final_results progress log model"
 ).split()
+
+
+def snapshot(state):
+    """A copy of nested dicts, lists and tensors on the CPU, which what goes on meanwhile does not change."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: snapshot(value) for key, value in state.items()}
+    return [snapshot(value) for value in state] if isinstance(state, list | tuple) else state
 
 
 def load_checkpoint(path, device):

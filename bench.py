@@ -1,0 +1,186 @@
+"""Speed of sampling and learning: ours against the plain way, in one run on this machine.
+
+    python bench.py                 # a table for ST and FC_S at 100 px, FC_S_large at 224 px; 70 frames, 3 chains
+    python bench.py -json out.json  # the same figures for a program
+
+'plain' is what the library offers: its convolution everywhere and autograd, float32, contiguous tensors. A Langevin
+step is gradient, drift and noise; a learning step is the gap of 3 chains and 1 observed video, its gradient, and Adam.
+GFLOP/s count the multiplications and additions that the model needs, whatever is spent; 'of mm' is their share of what
+a matrix product of the same type reaches in the same run (2048 x 2048 on a CPU). The error is the gradient's against
+float64 (relative norm; 32 px, 14 frames, units clear of their kinks, so that arithmetic alone counts).
+"""
+
+import copy
+import json
+import math
+import multiprocessing
+import platform
+import resource
+import statistics
+import sys
+import time
+
+import torch
+
+import utils
+from langevin import langevin
+from model import descriptor
+
+NETS = {"ST": 100, "FC_S": 100, "FC_S_large": 224}
+VARIANTS = ("plain fp32", "ours fp32", "ours bf16")
+DELTA = 0.3
+
+
+def wait(device):
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def seconds(function, device):
+    wait(device)
+    begun = time.perf_counter()
+    function()
+    wait(device)
+    return time.perf_counter() - begun
+
+
+def gigaflop(f):
+    """Multiplications and additions, in 1e9, of f and its input gradient for one video."""
+    total, size = 0, f.size
+    for layer in f.layers:
+        size = layer.out_size(size)
+        total += math.prod(size) * layer.weight.numel()
+    return 2 * 2 * total / 1e9
+
+
+def product_rate(dtype, device, n=2048):
+    """GFLOP/s of an n x n matrix product, the best of ten."""
+    n = 8192 if device.type == "cuda" else n
+    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+    best = min(seconds(lambda: a @ b, device) for _ in range(10))
+    return 2 * n**3 / best / 1e9
+
+
+def plain_copy(f):
+    """f with contiguous weights, which send the library down its ordinary way."""
+    plain = copy.deepcopy(f)
+    for parameter in plain.parameters():
+        parameter.data = parameter.data.contiguous()
+    return plain
+
+
+def gradient_errors(net, device):
+    """Relative error of each variant's gradient against float64."""
+    torch.manual_seed(0)
+    f = descriptor(net, 14, 32).to(device)
+    for layer in f.layers:
+        layer.bias.detach().fill_(100)
+    x = 50 * torch.randn(1, 14, 32, 32, 3, device=device).permute(0, 4, 1, 2, 3)
+    exact = copy.deepcopy(f).double().plain_gradient(x.double())
+    gradients = [f.plain_gradient(x), f.gradient(x), f.sample_in(torch.bfloat16).gradient(x)]
+    return [((g.double() - exact).norm() / exact.norm()).item() for g in gradients]
+
+
+def steps_of(net, device, chains):
+    """For each variant its Langevin step and its learning step, as functions without arguments."""
+    torch.manual_seed(0)
+    ours = descriptor(net, 70, NETS[net]).to(device)
+    plain, low = plain_copy(ours), copy.deepcopy(ours).sample_in(torch.bfloat16)
+    t, h, w = ours.size
+    x = 50 * torch.randn(chains + 1, t, h, w, 3, device=device).permute(0, 4, 1, 2, 3)
+    contiguous = x.contiguous()
+    generators = [utils.generator(device, k) for k in range(chains)]
+
+    def plain_step():
+        J = contiguous[:chains]
+        J = J + DELTA**2 / 2 * (plain.plain_gradient(J) - J) + DELTA * torch.randn_like(J)
+
+    def step(f):
+        langevin(x[:chains], lambda J: f.gradient(J).sub_(J), 1, DELTA, generators)
+
+    sign = torch.tensor([1 / chains] * chains + [-1.0], device=device)
+
+    def learn(f, features, videos, optimizer):
+        optimizer.zero_grad()
+        (features(videos).flatten(1).sum(1) * sign).sum().backward()
+        optimizer.step()
+
+    plain_adam, adam = torch.optim.Adam(plain.parameters(), 1e-3), utils.Adam(ours.parameters(), 1e-3, 0.5)
+    return {
+        "plain fp32": (plain_step, lambda: learn(plain, plain.plain_features, contiguous, plain_adam)),
+        "ours fp32": (lambda: step(ours), lambda: learn(ours, ours.features, x, adam)),
+        "ours bf16": (lambda: step(low), None),  # learning is float32
+    }, gigaflop(ours)
+
+
+def measure(net, device_name, rounds, chains, queue):
+    """All figures of one net, in a process of its own (for its peak memory)."""
+    utils.keep_freed_memory()
+    device = torch.device(device_name)
+    steps, cost = steps_of(net, device, chains)
+    rates = {"fp32": product_rate(torch.float32, device), "bf16": product_rate(torch.bfloat16, device)}
+    for name in ("ours bf16", "ours fp32"):  # warm up, and see what ours needs before plain takes more
+        for step in filter(None, steps[name]):
+            step()
+    peak = (torch.cuda.max_memory_allocated() if device.type == "cuda" else
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024) / 2**30
+    steps["plain fp32"][0]()
+    times = {name: [] for name in VARIANTS}
+    for _ in range(rounds):
+        for name in VARIANTS:
+            times[name].append(seconds(steps[name][0], device))
+    learn = {name: statistics.median(seconds(steps[name][1], device) for _ in range(count))
+             for name, count in (("plain fp32", 1), ("ours fp32", rounds))}
+    learn["ours bf16"] = learn["ours fp32"]
+    rows, plain = [], statistics.median(times["plain fp32"])
+    for name, error in zip(VARIANTS, gradient_errors(net, device), strict=True):
+        step = statistics.median(times[name])
+        rate = chains * cost / step
+        rows.append({
+            "net": net, "variant": name, "seconds_per_step": step, "seconds_per_learning_step": learn[name],
+            "gflops": rate, "share_of_product": rate / rates[name[-4:]], "product_gflops": rates[name[-4:]],
+            "peak_gib": None if name == "plain fp32" else peak, "gradient_error": error,
+            "speedup": plain / step, "epoch_of_5_steps": 5 * step + learn[name],
+            "epoch_speedup": (5 * plain + learn["plain fp32"]) / (5 * step + learn[name]),
+        })
+    queue.put(rows)
+
+
+def print_table(rows):
+    print(f"{'net':<11}{'variant':<11}{'s/step':>8}{'x plain':>8}{'s/learn':>9}{'s/epoch of 5':>13}{'x plain':>8}"
+          f"{'GFLOP/s':>9}{'of mm':>7}{'peak GiB':>9}{'error':>9}")
+    for r in rows:
+        peak = f"{r['peak_gib']:.1f}" if r["peak_gib"] else "-"
+        print(f"{r['net']:<11}{r['variant']:<11}{r['seconds_per_step']:>8.4g}{r['speedup']:>8.2f}"
+              f"{r['seconds_per_learning_step']:>9.4g}{r['epoch_of_5_steps']:>13.4g}{r['epoch_speedup']:>8.2f}"
+              f"{r['gflops']:>9.0f}{r['share_of_product']:>6.0%} {peak:>9}{r['gradient_error']:>9.1e}")
+
+
+def main(argv=None):
+    parser = utils.ArgumentParser(prog="bench.py", description=__doc__)
+    utils.add_flag(parser, "nets", list(NETS), "which nets", nargs="+", choices=tuple(NETS))
+    utils.add_flag(parser, "rounds", 5, "rounds, of which the median is shown", type=utils.positive_int)
+    utils.add_flag(parser, "chains", 3, "videos sampled at once", type=utils.positive_int)
+    utils.add_flag(parser, "device", "auto", "auto, cpu, cuda, ...", type=utils.device_name)
+    utils.add_flag(parser, "json", None, "file for the figures")
+    args = parser.parse_args(argv)
+    context, rows = multiprocessing.get_context("spawn"), []
+    for net in args.nets:
+        queue = context.Queue()
+        child = context.Process(target=measure, args=(net, str(args.device), args.rounds, args.chains, queue))
+        child.start()
+        while child.is_alive() and queue.empty():
+            time.sleep(0.2)
+        if queue.empty():
+            sys.exit(f"bench.py: measuring {net} failed")
+        rows += queue.get()
+        child.join()
+    name = torch.cuda.get_device_name() if args.device.type == "cuda" else platform.processor() or platform.machine()
+    print(f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, {args.chains} chains, 70 frames")
+    print_table(rows)
+    if args.json:
+        utils.write_atomically(args.json, json.dumps(rows, indent=2).encode())
+
+
+if __name__ == "__main__":
+    main()
