@@ -9,17 +9,22 @@ import math
 import sys
 import time
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 import data
+import evaluate
 import utils
 from langevin import gaussian_, langevin
 from model import NETS, FullPlane, descriptor, layer_table
 
 # Settings that a resumed run may change; all others decide the result.
 CHANGEABLE = ("num_epochs", "log_step", "device", "data_path", "output_dir")
+# What made samples better on the clips it was tried on (see RESULTS.md): fewer, longer steps and a faster rate.
+QUALITY = {"sample_steps": 2, "step_size": 0.5, "lr": 0.002, "anneal": 0.4, "num_epochs": 1000}
 TESTING = ("test", "ckpt", "sample_size", "test_steps", "start", "loop", "overwrite", "dry_run")  # no part of a run
+MEMORY = 50  # epochs over which recovered clips are averaged
 MARGIN = 24  # frames sampled beyond each end of a video of another length, and cut off: they see the padding
 
 
@@ -31,6 +36,8 @@ def build_parser():
         "resumes an unfinished run.",
     )
     add = utils.add_flag
+    add(parser, "preset", "released", "defaults: released (below), or quality: "
+        + " ".join(f"-{name} {value}" for name, value in QUALITY.items()), choices=("released", "quality"))
     group = parser.add_argument_group("data")
     add(group, "category", "fire_pot", "folder of clips below data_path")
     add(group, "data_path data_dir", "./trainingVideo", "where categories are")
@@ -40,6 +47,10 @@ def build_parser():
     add(group, "mask_type", "none", "what is hidden: none, external or " + ", ".join(data.MASK_TYPES),
         choices=("none", "external", *data.MASK_TYPES))
     add(group, "mask_file", None, "for -mask_type external: .mat, .npy, video or folder of images (white = hidden)")
+    add(group, "hidden_start", "linear", "how hidden pixels start: linear (interpolated in time) or mean (flat)",
+        choices=("linear", "mean"))
+    add(group, "readout", "mean", "the recovered clip: the last sample, the mean of the last 50 or so, or the last "
+        "sample after noise_free steps", choices=("last", "mean", "noise_free"))
     group = parser.add_argument_group("model")
     add(group, "net_type", "FC_S_large", "net: " + ", ".join(NETS), choices=tuple(NETS))
     add(group, "refsig", 1.0, "std sigma of the white-noise reference, in grey levels", type=utils.positive_float)
@@ -51,6 +62,7 @@ def build_parser():
     add(group, "num_epochs", 500, "epochs, one update of the parameters each", type=utils.positive_int)
     add(group, "batch_size", 1, "clips per mini-batch", type=utils.positive_int)
     add(group, "lr", 0.001, "learning rate of Adam", type=utils.positive_float)
+    add(group, "anneal", 0.0, "share of the epochs, at the end, over which the rate falls to a tenth", type=float)
     add(group, "beta1", 0.5, "first-moment decay of Adam", type=float)
     add(group, "seed", 0, "seed of all randomness", type=int)
     group = parser.add_argument_group("sampling a learned model")
@@ -80,8 +92,12 @@ def parse(argv=None):
     args = parser.parse_args(argv)
     unset = argparse.Namespace(**dict.fromkeys(vars(args)))
     given = {name: value for name, value in vars(parser.parse_args(argv, unset)).items() if value is not None}
+    if args.preset == "quality":
+        vars(args).update({name: value for name, value in QUALITY.items() if name not in given})
     if not 0 <= args.beta1 < 1:
         parser.error(f"argument -beta1: {args.beta1} is not in [0, 1)")
+    if not 0 <= args.anneal <= 1:
+        parser.error(f"argument -anneal: {args.anneal} is not in [0, 1]")
     if (args.mask_type == "external") != (args.mask_file is not None):
         parser.error("-mask_type external and -mask_file go together")
     return args, given
@@ -91,21 +107,26 @@ def parse(argv=None):
 
 
 def load(args):
-    """Observed videos I in grey levels (N, 3, T, H, W), which pixels are hidden (N, 1, T, H, W) or None, clip names.
-
-    Hidden pixels are set to 0 here, before anything is computed from them.
-    """
+    """The clips uint8 (N, T, H, W, 3), which of their pixels are hidden, bool (N, T, H, W) or None, and their names."""
     videos, names = data.load_category(args.data_path, args.category, args.num_frames, args.im_size)
-    I = data.to_tensor(videos)
     if args.mask_type == "none":
-        return I, None, names
+        return videos, None, names
     if args.mask_type == "external":
         masks = [data.read_mask(args.mask_file, args.num_frames, args.im_size)] * len(names)
     else:
-        rng = data.np.random.default_rng(args.seed)
+        rng = np.random.default_rng(args.seed)
         masks = [data.draw_mask(args.mask_type, args.num_frames, args.im_size, rng) for _ in names]
-    hidden = torch.stack([torch.from_numpy(mask) for mask in masks])[:, None]
-    return I.masked_fill_(hidden, 0), hidden, names
+    return videos, np.stack(masks), names
+
+
+def hide(videos, hidden, start):
+    """What learning may see: the clips with their hidden pixels filled from visible ones. Float32 (N, 3, T, H, W)."""
+    filled = []
+    for video, mask in zip(videos, hidden, strict=True):
+        video = np.where(mask[..., None], np.float32(0), video)  # from here on, hidden values are gone
+        filled.append(data.interpolate_time(video, mask) if start == "linear" else
+                      np.where(mask[..., None], video[~mask].mean(), video))
+    return data.to_tensor(np.stack(filled))
 
 
 def memory_per_video(f):
@@ -161,20 +182,21 @@ class Learner:
     """The state of learning and one epoch of it.
 
     f: descriptor; I: observed videos and J: chains, each a list of mini-batches (N, 3, T, H, W) in mean-subtracted grey
-    levels; hidden: which pixels of I are hidden, a list of (N, 1, T, H, W), or None; epoch: how many are done.
+    levels; hidden: which pixels of I are hidden, a list of (N, 1, T, H, W), or None; average: I over the last epochs;
+    epoch: how many are done.
     """
 
     def __init__(self, args, videos, hidden, f):
-        self.args, self.f, self.epoch = args, f, 0
+        """videos uint8 (N, T, H, W, 3), hidden bool (N, T, H, W) or None."""
+        self.args, self.f, self.epoch, self.hidden, self.average = args, f, 0, None, None
         self.device = next(f.parameters()).device
         self.optimizer = utils.Adam(f.parameters(), args.lr, args.beta1)
-        visible = videos if hidden is None else videos[~hidden.expand_as(videos)]
-        self.mean = visible.double().mean().item()
-        I = videos - self.mean
+        self.mean = float((videos if hidden is None else videos[~hidden]).mean(dtype=np.float64))
+        I = data.to_tensor(videos) if hidden is None else hide(videos, hidden, args.hidden_start)
+        self.I = list((I - self.mean).to(self.device).split(args.batch_size))
         if hidden is not None:
-            I.masked_fill_(hidden, 0)  # hidden pixels start at the mean
-            hidden = hidden.to(self.device).split(args.batch_size)
-        self.I, self.hidden = list(I.to(self.device).split(args.batch_size)), hidden
+            self.hidden = torch.from_numpy(hidden)[:, None].to(self.device).split(args.batch_size)
+            self.average = self.I
         self.J = [white_noise(args.num_chain, f.size, self.generators("start", b)) for b in range(len(self.I))]
 
     def generators(self, kind, batch):
@@ -212,6 +234,12 @@ class Learner:
             alive = alive + (top.detach() > 0).sum((0, 2, 3, 4))
         return *torch.cat(values).split([len(I), len(J)]), alive > 0
 
+    def learning_rate(self):
+        """The rate of this epoch: -lr, over the last part of the epochs falling to a tenth of it, evenly in its log."""
+        args = self.args
+        left = 1 - self.epoch / args.num_epochs
+        return args.lr * 0.1 ** (1 - left / args.anneal) if left < args.anneal else args.lr
+
     def learn_epoch(self):
         """One epoch (Algorithm 1; Algorithm 2 where pixels are hidden). Returns its metrics."""
         self.optimizer.zero_grad()
@@ -219,7 +247,7 @@ class Learner:
         for b, (I, J) in enumerate(zip(self.I, self.J, strict=True)):
             begun = time.perf_counter()
             J = self.sample(J, "J", b)  # synthesis: all pixels move
-            drift = self.pixel_gradient.item() * self.args.step_size / 2  # also waits for the device
+            drift = self.args.step_size / 2 * self.pixel_gradient.item()  # also waits for the device
             seconds += time.perf_counter() - begun
             if self.hidden is not None:
                 I = self.sample(I, "I", b, free=self.hidden[b])  # recovery: hidden pixels move
@@ -231,8 +259,12 @@ class Learner:
         metrics["seconds_per_step"] = seconds / (len(self.I) * self.args.sample_steps)
         self.check(metrics)
         with utils.uninterrupted():
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.learning_rate()
             self.optimizer.step()
             self.I, self.J, self.epoch = I_new, J_new, self.epoch + 1
+            if self.hidden is not None:
+                self.average = [torch.lerp(a, I, 1 / MEMORY) for a, I in zip(self.average, I_new, strict=True)]
         return metrics
 
     def metrics(self, I, J, values, drift):
@@ -243,7 +275,7 @@ class Learner:
             "f_obs": f_I,
             "f_syn": f_J,
             "gap": f_J - f_I,
-            "drift_to_noise": drift / self.args.step_size,  # rms of (delta^2 / 2) df/dJ against that of delta Z
+            "drift_to_noise": drift,  # rms of (delta^2 / 2) df/dJ against that of delta Z
             "chain_mean": mean + self.mean,
             "chain_std": std,
             "chain_min": J.amin() + self.mean,
@@ -260,6 +292,9 @@ class Learner:
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise utils.RunError(f"diverged in epoch {self.epoch + 1}: {name} is {value}; lower -lr or -step_size")
+        if metrics["drift_to_noise"] == 0:
+            raise utils.RunError(f"the chains have left the model in epoch {self.epoch + 1}: f has no gradient there; "
+                                 "lower -lr or -step_size and go on from an earlier checkpoint, or start anew")
         if metrics["alive"] == 0:
             raise utils.RunError(f"all units of the top layer are dead in epoch {self.epoch + 1}: f is 0 everywhere, "
                                  "nothing is learned any more; lower -lr or change -seed")
@@ -267,19 +302,32 @@ class Learner:
     def state(self):
         """All that a resumed run needs, as plain types and tensors."""
         return {
-            "net": self.f.state_dict(), "optimizer": self.optimizer.state_dict(), "chains": self.J,
-            "recovered": self.I if self.hidden is not None else None, "epoch": self.epoch, "mean": self.mean,
-            "precision": self.precision, "chunk": self.chunk, "settings": settings_of(self.args),
+            "net": self.f.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "chains": self.J,
+            "recovered": None if self.hidden is None else [self.I, self.average],
+            "epoch": self.epoch,
+            "mean": self.mean,
+            "precision": self.precision,
+            "chunk": self.chunk,
+            "settings": settings_of(self.args),
         }
 
     def pictures(self):
-        """Observed videos and chains as uint8 (N, T, H, W, 3)."""
-        return [utils.to_uint8(torch.cat(videos) + self.mean) for videos in (self.I, self.J)]
+        """Observed videos, or what has been recovered of them, and chains as uint8 (N, T, H, W, 3)."""
+        I = self.I
+        if self.hidden is not None and self.args.readout == "mean":
+            I = self.average
+        elif self.hidden is not None and self.args.readout == "noise_free":
+            steps, delta = self.args.sample_steps, self.args.step_size
+            I = [langevin(x, self.score, steps, delta, None, free) for x, free in zip(I, self.hidden, strict=True)]
+        return [utils.to_uint8(torch.cat(videos) + self.mean) for videos in (I, self.J)]
 
     def restore(self, state):
         self.f.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.J, self.I, self.epoch = state["chains"], state["recovered"] or self.I, state["epoch"]
+        self.J, self.epoch = state["chains"], state["epoch"]
+        self.I, self.average = state["recovered"] or (self.I, None)
 
 
 def settings_of(args):
@@ -312,11 +360,13 @@ def learn(args):
     run.open_logs(learner.epoch)
     if learner.epoch == 0:
         utils.save_frames(run.folder / "observed_sequence", learner.pictures()[0])
-    fit(learner, run)
+    beside = videos if hidden is None else np.concatenate([videos, np.where(hidden[..., None], np.uint8(128), videos)])
+    fit(learner, run, beside)
+    judge(args, learner, run, videos, hidden)
     print(f"done: {learner.epoch} epochs; new videos are in '{run.folder}/final_results'")
 
 
-def fit(learner, run):
+def fit(learner, run, beside):
     """Learn until num_epochs are done, with a progress bar; whatever ends it early leaves the last good state."""
     args, first = learner.args, learner.epoch + 1
     bar = tqdm(total=args.num_epochs, initial=learner.epoch, unit="epoch", disable=None)
@@ -326,7 +376,7 @@ def fit(learner, run):
             metrics = learner.learn_epoch()
             bar.set_postfix(gap=f"{metrics['gap']:.4g}", std=f"{metrics['chain_std']:.1f}", refresh=False)
             bar.update()
-            report(learner, run, metrics)
+            report(learner, run, metrics, beside)
             if learner.epoch == first:
                 announce(args, first, time.perf_counter() - begun)
         run.wait()
@@ -343,8 +393,9 @@ def fit(learner, run):
         run.close()
 
 
-def report(learner, run, metrics):
-    """Log an epoch; at each log step save, in the background, first the state and then the pictures."""
+def report(learner, run, metrics, beside):
+    """Log an epoch; at each log step save, in the background, first the state and then the pictures. `beside` are the
+    videos uint8 (T, H, W, 3) to be seen beside the result."""
     epoch, last = learner.epoch, learner.epoch == learner.args.num_epochs
     run.log(epoch, metrics)
     if epoch % learner.args.log_step and not last:
@@ -355,12 +406,39 @@ def report(learner, run, metrics):
     def save():
         run.save_checkpoint(state, epoch)
         run.log_pictures(epoch, [*I, *J][:12], names[:12])
-        run.save_results("synthesized", J, I, last)
+        if learner.hidden is None:
+            run.save_results("synthesized", J, beside, last)
+        else:
+            run.save_results("recovered", I, beside, last)
+            utils.save_frames(run.folder / "synthesized_sequence", J)
         if not sys.stderr.isatty():  # no bar there
             std = metrics["chain_std"]
             print(f"epoch {epoch}/{learner.args.num_epochs}  gap {metrics['gap']:.4g}  chain std {std:.1f}", flush=True)
 
     run.in_background(save)
+
+
+def judge(args, learner, run, videos, hidden):
+    """At the end: the table of evaluate.py, as text, JSON, CSV and (for a texture) a picture, in the run's folder."""
+    I, J = learner.pictures()
+    if hidden is not None:
+        name, rows = "recovery", evaluate.recovery_report(videos[0], I[0], hidden[0])
+    elif len(videos) == 1:
+        clip = data.list_clips(data.category_folder(args.data_path, args.category))[0]
+        more = data.read_clip(clip, None, args.im_size, at_most=2 * args.num_frames)[args.num_frames :]
+        given = {
+            "videos": {f"chain {k}": video for k, video in enumerate(J)},
+            "observed": videos[0],
+            "later": more if len(more) == args.num_frames else None,
+            "stride": learner.f.layers[0].stride[0],
+        }
+        name, rows = "evaluation", evaluate.texture_report(**given)
+        evaluate.draw_texture_report(run.folder / "evaluation.png", **given)
+    else:
+        return  # chains of several clips have no single clip to be compared with
+    evaluate.print_table(rows)
+    evaluate.write_csv(run.folder / f"{name}.csv", rows)
+    evaluate.write_json(run.folder / f"{name}.json", rows, settings_of(args))
 
 
 def announce(args, epoch, seconds):

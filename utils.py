@@ -429,7 +429,8 @@ class Run:
 
 
 OUTPUTS = (
-    "config.json metrics.csv observed_sequence synthesized_sequence recovered_sequence final_results progress log model"
+    "config.json metrics.csv evaluation.json evaluation.csv evaluation.png recovery.json recovery.csv "
+    "observed_sequence synthesized_sequence recovered_sequence final_results progress log model"
 ).split()
 
 

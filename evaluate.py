@@ -1,0 +1,622 @@
+"""Numbers and pictures: synthesised videos judged by the clip they were learned from, recovered ones by the truth.
+
+    python evaluate.py -observed CLIP -synthesized CLIP_OR_FOLDER ...     a table, evaluation.json, .csv and .png
+    python evaluate.py -truth CLIP -mask MASK -recovered CLIP             a table, recovery.json and .csv
+
+A table is judged as a whole, for no single column says "good": shuffled frames pass all but the frame difference and
+what follows time, a shifted copy of the clip passes all but the nearest frame, and blur wins every PSNR. Two references
+stand in each table of textures: later frames of the same clip, which is what a perfect model would score, and a linear
+dynamical system, the classical method to beat.
+
+A video is an array (T, H, W, 3), uint8 or float, in grey levels 0-255; all figures are in these units unless they say
+otherwise. A mask is bool (T, H, W), True where a pixel is hidden.
+"""
+
+import csv
+import io
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import utils
+from data import InputError, list_clips, read_clip, read_mask
+
+LAGS = 10  # frames, of the temporal autocorrelation
+MOVING = 4.0  # a pixel moves if its std over time is above so many grey levels
+TEMPORAL_FLOOR = 10.0  # grey levels^2 added to temporal spectra: white flicker of 3 grey levels, hardly seen
+SPATIAL_FLOOR = 1 / 12  # the same for spatial spectra: what rounding to whole grey levels adds
+BEST_PSNR = 60.0  # dB, given to frames that are equal
+LDS_DRAWS = 6  # samples of the linear dynamical system, whose figures are averaged
+SHOWN = 4  # synthesised videos whose frames and maps are drawn; curves are drawn for all
+
+# column: (heading of two lines, decimals, meaning)
+TEXTURE_COLUMNS = {
+    "temporal_std": ("temp.|std", 2, "standard deviation over time, mean over pixels"),
+    "std_ratio": ("std|ratio", 2, "the same over the clip's"),
+    "frame_diff": ("frame|diff.", 2, "mean absolute difference of successive frames"),
+    "frame_diff_ratio": ("diff.|ratio", 2, "the same over the clip's"),
+    "mean_image": ("mean|image", 2, "mean absolute difference of the mean images"),
+    "std_map_corr": ("std-map|corr.", 3, "correlation of the maps of temporal std"),
+    "w1": ("colour|W1", 2, "Wasserstein-1 distance of the colour marginals, mean of R, G, B"),
+    "autocorr": ("auto-|corr.", 3, f"mean error of the temporal autocorrelation, lags 1-{LAGS}"),
+    "spatial_db": ("spatial|dB", 2, "distance of the spatial power spectra"),
+    "temporal_db": ("temp.|dB", 2, "distance of the temporal power spectra"),
+    "nearest_psnr": ("nearest|PSNR", 2, "PSNR of the nearest frame of the clip, dB; far above later frames': copied"),
+    "imprint": ("stride|imprint", 3, "share of the frame differences' power at layer 1's stride (with -stride)"),
+    "chain_distance": ("chain|dist.", 2, "mean absolute difference to the other videos; the clip: of its halves"),
+}
+RECOVERY_COLUMNS = {
+    "hidden_mae": ("hidden|MAE", 3, "mean absolute error on hidden pixels"),
+    "hidden_psnr": ("hidden|PSNR", 2, "PSNR on hidden pixels, dB"),
+    "visible_error": ("visible|error", 2, "largest error on a visible pixel; must be 0"),
+}
+COLUMNS = TEXTURE_COLUMNS | RECOVERY_COLUMNS
+
+
+# -------------------------------------------------------------------------------------------------------- textures
+
+
+def texture_metrics(video: np.ndarray, observed: np.ndarray, stride: int | None = None) -> dict[str, float]:
+    """Figures of one video against the clip it should resemble, both (T, H, W, 3); see TEXTURE_COLUMNS.
+
+    stride: that of layer 1 in time, for the imprint. InputError if the shapes differ or the clip does not move.
+    """
+    clip = summarise(observed)
+    return compare(summarise(video, clip["moving"]), clip, stride)
+
+
+def summarise(video, moving=None):
+    """What one video brings to a comparison, by name. moving: the pixels whose autocorrelation counts, (H, W, 3); by
+    default those of this video, which is the clip to compare with."""
+    video = video.astype(np.float32)
+    std = video.std(axis=0)  # (H, W, 3)
+    if moving is None:
+        moving = std > min(MOVING, std.max() / 2)
+        if not moving.any():
+            raise InputError("the observed clip does not move: all its frames are equal")
+    return {
+        "video": video,
+        "moving": moving,
+        "mean": video.mean(axis=0),
+        "std": std,
+        "frame_diff": np.abs(np.diff(video, axis=0)).mean(),
+        "colours": np.sort(video.reshape(-1, video.shape[-1]).T),  # (3, T H W)
+        "autocorrelation": autocorrelation(video, moving),
+        "spatial": spatial_spectrum(video),
+        "temporal": temporal_spectrum(video),
+    }
+
+
+def compare(video, clip, stride):
+    """The figures of texture_metrics from two summaries."""
+    frames, observed = video["video"], clip["video"]
+    if frames.shape != observed.shape:
+        raise InputError(f"a video of shape {frames.shape} cannot be compared with a clip of shape {observed.shape}")
+    metrics = {
+        "temporal_std": video["std"].mean(),
+        "std_ratio": video["std"].mean() / clip["std"].mean(),
+        "frame_diff": video["frame_diff"],
+        "frame_diff_ratio": video["frame_diff"] / clip["frame_diff"],
+        "mean_image": np.abs(video["mean"] - clip["mean"]).mean(),
+        "std_map_corr": correlation(video["std"], clip["std"]),
+        "w1": np.abs(video["colours"] - clip["colours"]).mean(),
+        "autocorr": np.abs(video["autocorrelation"] - clip["autocorrelation"]).mean(),
+        "spatial_db": decibels(video["spatial"], clip["spatial"], SPATIAL_FLOOR),
+        "temporal_db": decibels(smooth(video["temporal"]), smooth(clip["temporal"]), TEMPORAL_FLOOR),
+        "nearest_psnr": np.mean([psnr(((observed - f) ** 2).mean(axis=(1, 2, 3)).min()) for f in frames[::7]]),
+    }
+    if stride is not None:
+        metrics["imprint"] = stride_imprint(frames, stride)
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def correlation(a, b):
+    """Pearson's correlation of two maps; 0 if one of them is constant."""
+    a, b = (m.ravel() - m.mean(dtype=np.float64) for m in (a, b))
+    norm = np.linalg.norm(a) * np.linalg.norm(b)
+    return a @ b / norm if norm > 0 else 0.0
+
+
+def autocorrelation(video, moving):
+    """Temporal autocorrelation at lags 1-10 (1 to T - 1 of a shorter video), each pixel normalised by its own variance,
+    mean over the pixels `moving` (H, W, 3). The biased estimator: sums over T - lag products are divided by T. A pixel
+    that stands still has 0."""
+    x = video[:, moving]  # (T, pixels)
+    x = x - x.mean(axis=0)
+    power = np.einsum("tp,tp->p", x, x)
+    power[power == 0] = 1
+    lags = range(1, min(LAGS, len(x) - 1) + 1)
+    return np.array([(np.einsum("tp,tp->p", x[lag:], x[:-lag]) / power).mean() for lag in lags])
+
+
+def temporal_spectrum(video):
+    """Power at 1/T, 2/T, ..., 1/2 cycles per frame, (T // 2,), mean over pixels and channels; each pixel's mean over
+    time removed. A density: white noise of variance v has v at each."""
+    x = video.reshape(len(video), -1)  # (T, H W 3)
+    power = np.abs(np.fft.rfft(x - x.mean(axis=0), axis=0)) ** 2
+    return power.mean(axis=1)[1:] / len(x)
+
+
+def smooth(spectrum):
+    """Running mean over a tenth of a cycle per frame (7 frequencies of a clip of 70 frames): one draw of a random
+    process has a rough periodogram, and the roughness says nothing of the process."""
+    width = max(1, len(spectrum) // 5)
+    return np.convolve(spectrum, np.full(width, 1 / width), mode="valid")
+
+
+def spatial_spectrum(video):
+    """Power at 1, 2, ... cycles across the shorter side, up to half its pixels, of the mean of R, G, B; mean over
+    directions and frames; Hann window, each frame's mean removed. A density, as `temporal_spectrum`."""
+    height, width = video.shape[1:3]
+    window = np.outer(np.hanning(height + 2)[1:-1], np.hanning(width + 2)[1:-1]).astype(np.float32)
+    grey = video.mean(axis=-1)  # (T, H, W)
+    x = (grey - grey.mean(axis=(1, 2), keepdims=True)) * window
+    power = (np.abs(np.fft.rfft2(x)) ** 2).mean(axis=0) / (window**2).sum()  # (H, W // 2 + 1)
+    side = min(height, width)
+    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)) * side
+    bins = radius.round().astype(int).ravel()
+    rings = np.bincount(bins, power.ravel()) / np.maximum(np.bincount(bins), 1)
+    return rings[1 : side // 2 + 1]
+
+
+def decibels(a, b, floor):
+    """Mean absolute difference of two spectra in dB, after `floor` is added to both."""
+    return np.abs(10 * np.log10((a + floor) / (b + floor))).mean()
+
+
+def psnr(mse):
+    """Peak signal-to-noise ratio of grey levels 0-255 in dB, at most BEST_PSNR."""
+    return min(BEST_PSNR, 10 * np.log10(255**2 / max(mse, 1e-9)))
+
+
+def stride_imprint(video: np.ndarray, stride: int) -> float:
+    """Share of the frame differences' power, over all pixels, at the frequency 1 / stride and its harmonics.
+
+    The first differences are dropped until their number is a multiple of the stride: the frequencies then are exact.
+    White noise of n differences has stride / n, a flicker of period `stride` 1, a still video 0.
+    """
+    if not 2 <= stride < len(video):
+        raise InputError(f"-stride {stride} is not from 2 to {len(video) - 1}, less than the frames")
+    x = np.diff(video.astype(np.float32), axis=0)
+    n = len(x) // stride * stride
+    x = x[len(x) - n :].reshape(n, -1)  # (n, H W 3)
+    x = x - x.mean(axis=0)
+    folded = x.reshape(n // stride, stride, -1).sum(axis=0)  # its spectrum is every (n / stride)-th value of that of x
+    power = (np.abs(np.fft.fft(folded, axis=0)) ** 2).sum()
+    return float(power / max(n * np.vdot(x, x), 1e-9))  # Parseval
+
+
+def chain_distance(videos) -> float:
+    """Mean absolute difference between two of the videos, over all pairs: near 0 where all chains are one."""
+    if len(videos) < 2:
+        raise InputError("a distance between chains needs two or more videos")
+    return float(np.mean(pair_distances(videos)[np.triu_indices(len(videos), 1)]))
+
+
+def pair_distances(videos):
+    """Mean absolute differences of N videos, (N, N)."""
+    videos = [video.astype(np.float32) for video in videos]
+    distances = np.zeros((len(videos), len(videos)))
+    for i, j in itertools.combinations(range(len(videos)), 2):
+        distances[i, j] = distances[j, i] = np.abs(videos[i] - videos[j]).mean()
+    return distances
+
+
+# ------------------------------------------------------------------------------------- the linear dynamical system
+
+
+def linear_dynamical_system(video: np.ndarray, components: int = 50, num_frames: int = 70,
+                            rng: np.random.Generator | None = None) -> np.ndarray:
+    """A new video (num_frames, H, W, 3) by the dynamic texture of Doretto, Chiuso, Wu, Soatto (IJCV 2003): that of
+    `fit_dynamics`, clipped to [0, 255]. The first state has the distribution of the clip's states."""
+    mean, C, A, state_std, noise = fit_dynamics(video, components)
+    rng = rng or np.random.default_rng(0)
+    x = rng.standard_normal(len(A)) * state_std
+    states = np.empty((num_frames, len(A)))
+    for t in range(num_frames):
+        states[t] = x
+        x = x @ A + rng.standard_normal(len(noise)) @ noise
+    frames = np.clip(mean + states @ C, 0, 255)  # (num_frames, H W 3)
+    return frames.reshape(num_frames, *video.shape[1:]).astype(np.float32)
+
+
+def fit_dynamics(video, components):
+    """The system y_t = mean + x_t C, x_{t+1} = x_t A + noise, states x as rows: (mean, C, A, std of x, noise), where
+    `noise` times white noise has the noise's covariance.
+
+    C: the leading principal components of the clip, by SVD; A: least squares; noise: what that leaves. Differs from the
+    paper: eigenvalues of A beyond 0.99 are drawn back to it, since so few frames often give a system that explodes; and
+    components are at most three quarters of the frames, or nothing would be left for the noise.
+    """
+    Y = video.reshape(len(video), -1).astype(np.float64)  # (T, H W 3)
+    mean = Y.mean(axis=0)
+    Y = Y - mean
+    squares, U = np.linalg.eigh(Y @ Y.T)  # Y = U S V^T by its small side
+    k = min(components, 3 * len(Y) // 4, int((squares > 1e-9 * squares[-1]).sum()))
+    C = U.T[::-1][:k] @ Y
+    C /= np.linalg.norm(C, axis=1, keepdims=True)  # (k, H W 3)
+    X = Y @ C.T  # (T, k)
+    A = stabilised(np.linalg.lstsq(X[:-1], X[1:], rcond=None)[0])
+    residuals = X[1:] - X[:-1] @ A
+    return mean, C, A, X.std(axis=0), np.linalg.qr(residuals, mode="r") / np.sqrt(len(residuals))
+
+
+def stabilised(A, radius=0.99):
+    """A with eigenvalues no larger than `radius`, and otherwise the same."""
+    values, vectors = np.linalg.eig(A)
+    values = values * np.minimum(1, radius / np.maximum(np.abs(values), 1e-12))
+    return (vectors * values @ np.linalg.inv(vectors)).real
+
+
+def lds_samples(observed, components):
+    """Videos like the observed one, drawn from its linear dynamical system."""
+    rngs = [np.random.default_rng(seed) for seed in range(LDS_DRAWS)]
+    return [linear_dynamical_system(observed, components, len(observed), rng) for rng in rngs]
+
+
+# -------------------------------------------------------------------------------------------------- hidden pixels
+
+
+def recovery_metrics(truth: np.ndarray, recovered: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+    """Figures of a recovered video against the truth, both (T, H, W, 3), with mask (T, H, W); see RECOVERY_COLUMNS."""
+    if not truth.shape == recovered.shape == (*mask.shape, 3):
+        raise InputError(f"truth {truth.shape}, recovered {recovered.shape} and mask {mask.shape} do not fit together")
+    if not mask.any():
+        raise InputError("the mask hides no pixel: there is nothing to judge")
+    error = np.abs(recovered.astype(np.float32) - truth.astype(np.float32))
+    return {
+        "hidden_mae": float(error[mask].mean()),
+        "hidden_psnr": float(psnr((error[mask] ** 2).mean())),
+        "visible_error": float(error[~mask].max(initial=0)),
+    }
+
+
+def interpolate_linear(video: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Hidden pixels of `video` (T, H, W, 3) filled linearly between the pixel's visible moments before and after; held
+    constant before the first and after the last.
+
+    Pixels that are never visible: see `fill_never_visible`. Returns float32 (T, H, W, 3).
+    """
+    before, after = visible_neighbours(mask)
+    t = np.arange(len(mask))[:, None, None]
+    weight = np.clip((t - before) / np.maximum(after - before, 1), 0, 1)  # of `after`, (T, H, W)
+    weight = weight.astype(np.float32)[..., None]
+    filled = (1 - weight) * at_time(video, before) + weight * at_time(video, after)
+    return fill_never_visible(np.where(mask[..., None], filled, video), mask)
+
+
+def interpolate_nearest(video: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """As `interpolate_linear`, but from the visible moment that is nearest in time, the earlier one of two."""
+    before, after = visible_neighbours(mask)
+    t = np.arange(len(mask))[:, None, None]
+    nearest = np.where(np.abs(t - before) <= np.abs(after - t), before, after)
+    return fill_never_visible(np.where(mask[..., None], at_time(video, nearest), video), mask)
+
+
+def temporal_mean(video: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """As `interpolate_linear`, but by the mean of the pixel's visible moments."""
+    visible = ~mask[..., None]
+    mean = np.where(visible, video, 0).sum(axis=0, dtype=np.float32) / np.maximum(visible.sum(axis=0), 1)  # (H, W, 3)
+    return fill_never_visible(np.where(visible, video, mean.astype(np.float32)), mask)
+
+
+def visible_neighbours(mask):
+    """For each pixel and frame the last visible moment up to it, and the first from it on, int (T, H, W); where one
+    side has none, both are the other's; where no side has, they are any moments."""
+    last = len(mask)
+    t = np.arange(last)[:, None, None]
+    before = np.maximum.accumulate(np.where(mask, -1, t), axis=0)
+    after = np.minimum.accumulate(np.where(mask, last, t)[::-1], axis=0)[::-1]
+    before, after = np.where(before < 0, after, before), np.where(after == last, before, after)
+    return before % last, after % last  # T stands for none
+
+
+def at_time(video, t):
+    """The pixels of a video (T, H, W, 3) at the moments t (T, H, W), float32."""
+    return np.take_along_axis(video, t[..., None], axis=0).astype(np.float32)
+
+
+def fill_never_visible(video, mask):
+    """Pixels that are hidden in all frames take the mean over the visible pixels of their frame, or, in a frame without
+    any, over those of all frames. InputError if none is visible at all. Returns float32 (T, H, W, 3)."""
+    if mask.all():
+        raise InputError("the mask hides every pixel: there is nothing to fill from")
+    video = video.astype(np.float32)
+    never = mask.all(axis=0)
+    if never.any():
+        overall = video[~mask].mean(axis=0)
+        for frame, hidden in zip(video, mask):
+            frame[never] = overall if hidden.all() else frame[~hidden].mean(axis=0)
+    return video
+
+
+# ---------------------------------------------------------------------------------------------------------- tables
+
+
+def texture_report(videos: dict[str, np.ndarray], observed: np.ndarray, later: np.ndarray | None = None,
+                   lds: int = 50, stride: int | None = None) -> list[dict]:
+    """Rows of the table: the observed clip, each of the videos (by name), their mean if there are several, and the
+    references: `later` frames of the clip (None: not at hand) and a linear dynamical system of `lds` components (0:
+    none). All videos are (T, H, W, 3). A row has "name" and the TEXTURE_COLUMNS, None where one makes no sense."""
+
+    clip = summarise(observed)
+
+    def row(name, video):
+        metrics = compare(summarise(video, clip["moving"]), clip, stride)
+        return {"name": name, **dict.fromkeys(TEXTURE_COLUMNS), **metrics}
+
+    half = len(observed) // 2
+    rows = [row("observed", observed), *chain_rows(videos, row)]
+    rows[0]["chain_distance"] = pair_distances([observed[:half], observed[len(observed) - half :]])[0, 1]
+    if len(videos) > 1:
+        rows.append(mean_row(f"mean of {len(videos)}", rows[1:]))
+    if later is not None:
+        rows.append(row("later frames", later))
+    if lds:
+        samples = dict(enumerate(lds_samples(observed, lds)))
+        rows.append(mean_row("LDS", chain_rows(samples, row)))
+    return rows
+
+
+def chain_rows(videos, row):
+    """row(name, video) of each video, completed by its mean distance to the others."""
+    rows = [row(name, video) for name, video in videos.items()]
+    if len(rows) > 1:
+        for entry, distances in zip(rows, pair_distances(list(videos.values()))):
+            entry["chain_distance"] = distances.sum() / (len(rows) - 1)
+    return rows
+
+
+def mean_row(name, rows):
+    """The mean of each column."""
+    means = {c: None if rows[0][c] is None else float(np.mean([r[c] for r in rows])) for c in TEXTURE_COLUMNS}
+    return {"name": name, **means}
+
+
+def recovery_report(truth: np.ndarray, recovered: np.ndarray, mask: np.ndarray) -> list[dict]:
+    """Rows of the table: the recovered video, and three simple methods to beat; see RECOVERY_COLUMNS."""
+    filled = {
+        "recovered": recovered,
+        "linear interpolation": interpolate_linear(truth, mask),
+        "nearest frame": interpolate_nearest(truth, mask),
+        "temporal mean": temporal_mean(truth, mask),
+    }
+    return [{"name": name, **recovery_metrics(truth, video, mask)} for name, video in filled.items()]
+
+
+def print_table(rows: list[dict]) -> None:
+    """Print rows under their headings; columns that no row has are left out."""
+    columns = [c for c in rows[0] if c != "name" and any(r[c] is not None for r in rows)]
+    width = max(len(r["name"]) for r in rows)
+    for line in (0, 1):
+        print(" " * width, *(f"{COLUMNS[c][0].split('|')[line]:>8}" for c in columns))
+    for row in rows:
+        cells = (f"{'-':>8}" if row[c] is None else f"{row[c]:8.{COLUMNS[c][1]}f}" for c in columns)
+        print(f"{row['name']:<{width}}", *cells)
+
+
+def write_csv(path: str | Path, rows: list[dict]) -> None:
+    """The rows as CSV with the names of the columns in its first line; what makes no sense is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({c: f"{v:.6g}" if isinstance(v, float) else v for c, v in row.items()})
+    utils.write_atomically(path, text.getvalue().encode())
+
+
+def write_json(path: str | Path, rows: list[dict], settings: dict) -> None:
+    """{"settings": ..., "rows": ...} as JSON; settings are plain types by name."""
+    utils.write_atomically(path, json.dumps({"settings": settings, "rows": rows}, indent=2).encode())
+
+
+# --------------------------------------------------------------------------------------------------------- pictures
+
+
+def draw_texture_report(path: str | Path, videos: dict[str, np.ndarray], observed: np.ndarray,
+                        later: np.ndarray | None = None, lds: int = 50, stride: int | None = None) -> None:
+    """One PNG for the arguments of `texture_report`: a frame and the map of temporal std of each video, then
+    autocorrelation, spectra and histograms."""
+    from matplotlib.figure import Figure
+
+    shown = {"observed": (observed, "black")}
+    shades = np.linspace(0.0, 0.75, max(len(videos), 2))
+    for shade, (name, video) in zip(shades, videos.items()):
+        shown[name] = (video, (0.85, 0.1 + 0.75 * shade, 0.1))
+    if later is not None:
+        shown["later frames"] = (later, "tab:green")
+    if lds:
+        shown["LDS"] = (linear_dynamical_system(observed, lds, len(observed)), "tab:blue")
+
+    pictured = {name: video for name, (video, _) in shown.items() if name not in list(videos)[SHOWN:]}
+    columns = max(5, len(pictured))
+    height = 2 * 15 / columns * observed.shape[1] / observed.shape[2] + 0.6  # inches, of two rows of pictures
+    figure = Figure(figsize=(16, height + 4.6), layout="constrained", dpi=100)
+    figure.get_layout_engine().set(h_pad=0.06)
+    top, bottom = figure.subfigures(2, 1, height_ratios=(height, 4.6))
+    draw_maps(top, pictured, columns)
+    draw_curves(bottom, shown, pictured, stride)
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    utils.write_atomically(path, png.getvalue())
+
+
+def draw_maps(figure, pictured, columns):
+    """The middle frame of each video, and below it the map of its std over time; one scale for all maps."""
+    axes = figure.subplots(2, columns)
+    maps = [video.astype(np.float32).std(axis=0).mean(axis=-1) for video in pictured.values()]  # (H, W)
+    highest = np.percentile(maps[0], 99.5)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.set_frame_on(False)
+    for (above, below), (name, video), std in zip(axes.T, pictured.items(), maps):
+        above.imshow(np.clip(video[len(video) // 2], 0, 255).round().astype(np.uint8))
+        above.set_title(name)
+        image = below.imshow(std, cmap="magma", vmin=0, vmax=highest)
+        below.set_xlabel(f"mean {std.mean():.1f}")
+    axes[0, 0].set_ylabel("middle frame", fontsize=12)
+    axes[1, 0].set_ylabel("std over time", fontsize=12)
+    figure.colorbar(image, ax=axes, label="grey levels", shrink=0.42, anchor=(0, 0.1), aspect=15, pad=0.01)
+
+
+def draw_curves(figure, shown, labelled, stride):
+    """Autocorrelation, temporal and spatial spectrum, histogram of the videos in shown: name -> (video, colour)."""
+    axes = figure.subplots(1, 4)
+    clip = summarise(shown["observed"][0])
+    for name, (video, colour) in reversed(shown.items()):  # the clip on top
+        video = summarise(video, clip["moving"])
+        label = name if name in labelled else None
+        style = {"color": colour, "label": label, "linewidth": 2.2 if name == "observed" else 1.4}
+        axes[0].plot(np.concatenate([[1], video["autocorrelation"]]), **style)
+        frequencies = np.arange(1, len(video["temporal"]) + 1) / len(video["video"])
+        axes[1].plot(frequencies, 10 * np.log10(video["temporal"] + TEMPORAL_FLOOR), **style)
+        frequencies = np.arange(1, len(video["spatial"]) + 1)
+        axes[2].plot(frequencies, 10 * np.log10(video["spatial"] + SPATIAL_FLOOR), **style)
+        counts, edges = np.histogram(np.clip(video["video"], 0, 255), bins=64, range=(0, 256))
+        axes[3].plot((edges[1:] + edges[:-1]) / 2, 100 * counts / counts.sum(), **style)
+    axes[0].set(title="temporal autocorrelation, moving pixels", xlabel="lag (frames)")
+    axes[0].axhline(0, color="0.7", linewidth=0.8)
+    axes[1].set(title="temporal spectrum", xlabel="cycles per frame", ylabel="dB")
+    if stride:
+        axes[1].set_title(f"temporal spectrum (dotted: stride {stride})")
+        for harmonic in range(1, stride // 2 + 1):
+            axes[1].axvline(harmonic / stride, color="0.5", linewidth=1, linestyle=":")
+    axes[2].set(title="spatial spectrum", xlabel="cycles per shorter side", ylabel="dB", xscale="log")
+    axes[3].set(title="histogram of R, G, B", xlabel="grey level", ylabel="% of values", yscale="log")
+    axes[3].set_ylim(bottom=5e-3)
+    for ax in axes:
+        ax.grid(alpha=0.25)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=8, frameon=False)
+
+
+# ----------------------------------------------------------------------------------------------------- command line
+
+
+def build_parser():
+    meanings = [f"  {key:<17} {meaning}" for key, (_, _, meaning) in COLUMNS.items()]
+    parser = utils.ArgumentParser(
+        prog="evaluate.py",
+        description="Judge synthesised videos by the clip they were learned from, or a recovered video by the truth. A "
+        "clip is a\nvideo file or a folder of images; a folder of clips stands for all of them, so after a run of "
+        "main.py:\n\n"
+        "  evaluate.py -observed trainingVideo/fire_pot -synthesized output/fire_pot/synthesized_sequence -stride 3",
+        epilog="columns (grey levels 0-255 unless they say otherwise; evaluation.csv and .json use these names):\n"
+        + "\n".join(meanings)
+        + "\n\nNo column alone says 'good': judge the table as a whole. Flags take one dash or two, in full.",
+    )
+    add = utils.add_flag
+    group = parser.add_argument_group("synthesised videos")
+    add(group, "observed", None, "the clip they were learned from", metavar="CLIP")
+    add(group, "synthesized", None, "the videos to judge", nargs="+", metavar="CLIP")
+    add(group, "lds", 50, "components of the linear dynamical system they are compared with, 0: none",
+        type=utils.non_negative_int)
+    add(group, "stride", None, "layer 1's stride in time (3 for FC_S_large): adds the imprint's column",
+        type=utils.positive_int)
+    group = parser.add_argument_group("a recovered video")
+    add(group, "truth", None, "the clip as it was before pixels were hidden", metavar="CLIP")
+    add(group, "mask", None, "what was hidden: .mat, .npy, video or folder of images (white = hidden)")
+    add(group, "recovered", None, "the video to judge, as images: lossy video changes visible pixels", metavar="CLIP")
+    group = parser.add_argument_group("both")
+    add(group, "num_frames", None, "first frames of each clip that are used (default 70; the recovered video's)",
+        type=utils.positive_int)
+    add(group, "im_size", None, "side, or height x width, to compare at (default 100; the recovered video's)",
+        type=utils.image_size)
+    add(group, "out", "./evaluation", "folder for the results", metavar="FOLDER")
+    return parser
+
+
+def parse(argv=None):
+    """The settings: those of one task, all it needs and none of the other's."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    textures, recovery = (args.observed, args.synthesized), (args.truth, args.mask, args.recovered)
+    if all(textures) == all(recovery) or (any(textures) and any(recovery)):
+        parser.error("give either -observed and -synthesized, or -truth, -mask and -recovered")
+    return args
+
+
+def find_clips(paths):
+    """Every clip of files and folders by its name, or by its path where names repeat: {name: path}."""
+    found = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise InputError(f"'{path}' does not exist")
+        found += list_clips(path) if path.is_dir() else [path]
+    found = list(dict.fromkeys(found))
+    repeated = len({path.name for path in found}) < len(found)
+    return {str(path) if repeated else path.name: path for path in found}
+
+
+def one_clip(path):
+    """The only clip that a file or folder holds."""
+    clips = find_clips([path])
+    if len(clips) > 1:
+        raise InputError(f"'{path}' holds {len(clips)} clips, name one of them: {', '.join(clips)}")
+    return next(iter(clips.values()))
+
+
+def read_observed(path, num_frames, im_size):
+    """The first frames of a clip, and as many later ones, or None if it is too short for them."""
+    try:
+        video = read_clip(path, 2 * num_frames, im_size)
+    except InputError:
+        return read_clip(path, num_frames, im_size), None
+    return video[:num_frames], video[num_frames:]
+
+
+def make_folder(path):
+    """Make the folder for the results, or InputError."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"-out '{path}' cannot be a folder: {error.strerror}") from None
+
+
+def evaluate_textures(args):
+    """Print, write and draw the table of synthesised videos."""
+    num_frames, im_size = args.num_frames or 70, args.im_size or (100, 100)
+    clips = find_clips(args.synthesized)
+    observed, later = read_observed(one_clip(args.observed), num_frames, im_size)
+    videos = {name: read_clip(path, num_frames, im_size) for name, path in clips.items()}
+    make_folder(args.out)
+    rows = texture_report(videos, observed, later, args.lds, args.stride)
+    print_table(rows)
+    if later is None:
+        print(f"no later frames: the observed clip has fewer than {2 * num_frames}")
+    print("Judge the table as a whole: no column alone says 'good' (-h explains them).")
+    settings = {**vars(args), "num_frames": num_frames, "im_size": im_size}
+    write_json(f"{args.out}/evaluation.json", rows, settings)
+    write_csv(f"{args.out}/evaluation.csv", rows)
+    draw_texture_report(f"{args.out}/evaluation.png", videos, observed, later, args.lds, args.stride)
+    print(f"evaluation.png, .csv and .json are in '{args.out}'")
+
+
+def evaluate_recovery(args):
+    """Print and write the table of a recovered video."""
+    recovered = read_clip(one_clip(args.recovered), args.num_frames, args.im_size)
+    size = recovered.shape[1:3]
+    mask = read_mask(args.mask, len(recovered), size)
+    truth = read_clip(one_clip(args.truth), len(recovered), size)
+    make_folder(args.out)
+    rows = recovery_report(truth, recovered, mask)
+    print_table(rows)
+    if rows[0]["visible_error"] > 0:
+        print("Visible pixels have changed: by lossy video, another size, or a fault.")
+    settings = {**vars(args), "num_frames": len(recovered), "im_size": size}
+    write_json(f"{args.out}/recovery.json", rows, settings)
+    write_csv(f"{args.out}/recovery.csv", rows)
+    print(f"recovery.csv and .json are in '{args.out}'")
+
+
+def main(argv=None):
+    args = parse(argv)
+    evaluate = evaluate_textures if args.observed else evaluate_recovery
+    return utils.run_program(lambda: evaluate(args), InputError)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
