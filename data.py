@@ -189,25 +189,3 @@ def read_mask_array(path):
     if mask.ndim != 3:
         raise InputError(f"mask '{path}' has {mask.ndim} dimensions; 3 (T, H, W) or 4 are read")
     return mask != 0
-
-
-def interpolate_time(video, hidden):
-    """Fill each hidden pixel by linear interpolation in time between its nearest visible moments (by the nearest one
-    beyond the first and the last; by the mean of all visible values where it is never visible).
-
-    video (T, H, W, 3), hidden bool (T, H, W). Returns float32 (T, H, W, 3); hidden values are never looked at.
-    """
-    frames = len(video)
-    t = np.arange(frames)[:, None, None]
-    before = np.maximum.accumulate(np.where(hidden, -1, t))  # latest visible moment, or -1
-    after = np.minimum.accumulate(np.where(hidden, frames, t)[::-1])[::-1]  # next one, or `frames`
-    never = hidden.all(axis=0)
-    before, after = np.where(before < 0, after, before), np.where(after == frames, before, after)
-    weight = np.float32((t - before) / np.maximum(after - before, 1))[..., None]
-    left, right = (
-        np.take_along_axis(np.float32(video), np.where(never, 0, moment)[..., None], axis=0)
-        for moment in (before, after)
-    )
-    filled = np.where(hidden[..., None], (1 - weight) * left + weight * right, video)
-    filled[:, never] = video[~hidden].mean() if (~hidden).any() else 0
-    return np.float32(filled)

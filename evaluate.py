@@ -65,18 +65,19 @@ def texture_metrics(video: np.ndarray, observed: np.ndarray, stride: int | None 
     stride: that of layer 1 in time, for the imprint. InputError if the shapes differ or the clip does not move.
     """
     clip = summarise(observed)
-    return compare(summarise(video, clip["moving"]), clip, stride)
+    return compare(summarise(video, clip), clip, stride)
 
 
-def summarise(video, moving=None):
-    """What one video brings to a comparison, by name. moving: the pixels whose autocorrelation counts, (H, W, 3); by
-    default those of this video, which is the clip to compare with."""
+def summarise(video, clip=None):
+    """What one video brings to a comparison, by name. clip: the summary of the clip to compare with, whose moving
+    pixels are those whose autocorrelation counts; without, the video is that clip."""
+    if clip and video.shape != clip["video"].shape:
+        raise InputError(f"videos of shapes {video.shape} and {clip['video'].shape} cannot be compared")
     video = video.astype(np.float32)
     std = video.std(axis=0)  # (H, W, 3)
-    if moving is None:
-        moving = std > min(MOVING, std.max() / 2)
-        if not moving.any():
-            raise InputError("the observed clip does not move: all its frames are equal")
+    moving = clip["moving"] if clip else std > min(MOVING, std.max() / 2)
+    if not moving.any():
+        raise InputError("the observed clip does not move: all its frames are equal")
     return {
         "video": video,
         "moving": moving,
@@ -93,8 +94,6 @@ def summarise(video, moving=None):
 def compare(video, clip, stride):
     """The figures of texture_metrics from two summaries."""
     frames, observed = video["video"], clip["video"]
-    if frames.shape != observed.shape:
-        raise InputError(f"a video of shape {frames.shape} cannot be compared with a clip of shape {observed.shape}")
     metrics = {
         "temporal_std": video["std"].mean(),
         "std_ratio": video["std"].mean() / clip["std"].mean(),
@@ -210,22 +209,15 @@ def pair_distances(videos):
 
 def linear_dynamical_system(video: np.ndarray, components: int = 50, num_frames: int = 70,
                             rng: np.random.Generator | None = None) -> np.ndarray:
-    """A new video (num_frames, H, W, 3) by the dynamic texture of Doretto, Chiuso, Wu, Soatto (IJCV 2003): that of
-    `fit_dynamics`, clipped to [0, 255]. The first state has the distribution of the clip's states."""
-    mean, C, A, state_std, noise = fit_dynamics(video, components)
-    rng = rng or np.random.default_rng(0)
-    x = rng.standard_normal(len(A)) * state_std
-    states = np.empty((num_frames, len(A)))
-    for t in range(num_frames):
-        states[t] = x
-        x = x @ A + rng.standard_normal(len(noise)) @ noise
-    frames = np.clip(mean + states @ C, 0, 255)  # (num_frames, H W 3)
-    return frames.reshape(num_frames, *video.shape[1:]).astype(np.float32)
+    """A new video (num_frames, H, W, 3), float32 in [0, 255], by the dynamic texture of Doretto, Chiuso, Wu, Soatto
+    (IJCV 2003): `fit_dynamics`, `sample_dynamics`."""
+    frames = sample_dynamics(fit_dynamics(video, components), num_frames, rng or np.random.default_rng(0))
+    return frames.reshape(num_frames, *video.shape[1:])
 
 
 def fit_dynamics(video, components):
     """The system y_t = mean + x_t C, x_{t+1} = x_t A + noise, states x as rows: (mean, C, A, std of x, noise), where
-    `noise` times white noise has the noise's covariance.
+    white noise times `noise` has the noise's covariance.
 
     C: the leading principal components of the clip, by SVD; A: least squares; noise: what that leaves. Differs from the
     paper: eigenvalues of A beyond 0.99 are drawn back to it, since so few frames often give a system that explodes; and
@@ -233,15 +225,23 @@ def fit_dynamics(video, components):
     """
     Y = video.reshape(len(video), -1).astype(np.float64)  # (T, H W 3)
     mean = Y.mean(axis=0)
-    Y = Y - mean
-    squares, U = np.linalg.eigh(Y @ Y.T)  # Y = U S V^T by its small side
-    k = min(components, 3 * len(Y) // 4, int((squares > 1e-9 * squares[-1]).sum()))
-    C = U.T[::-1][:k] @ Y
-    C /= np.linalg.norm(C, axis=1, keepdims=True)  # (k, H W 3)
-    X = Y @ C.T  # (T, k)
+    U, s, C = np.linalg.svd(Y - mean, full_matrices=False)
+    k = min(components, 3 * len(Y) // 4, int((s > 1e-6 * s[0]).sum()))
+    X, C = U[:, :k] * s[:k], C[:k]  # (T, k), (k, H W 3)
     A = stabilised(np.linalg.lstsq(X[:-1], X[1:], rcond=None)[0])
     residuals = X[1:] - X[:-1] @ A
     return mean, C, A, X.std(axis=0), np.linalg.qr(residuals, mode="r") / np.sqrt(len(residuals))
+
+
+def sample_dynamics(system, num_frames, rng):
+    """Frames (num_frames, H W 3) of a system, clipped to [0, 255]; its first state is drawn like those of the clip."""
+    mean, C, A, state_std, noise = system
+    x = rng.standard_normal(len(A)) * state_std
+    states = np.empty((num_frames, len(A)))
+    for t in range(num_frames):
+        states[t] = x
+        x = x @ A + rng.standard_normal(len(noise)) @ noise
+    return np.clip(mean + states @ C, 0, 255).astype(np.float32)
 
 
 def stabilised(A, radius=0.99):
@@ -253,8 +253,9 @@ def stabilised(A, radius=0.99):
 
 def lds_samples(observed, components):
     """Videos like the observed one, drawn from its linear dynamical system."""
+    system = fit_dynamics(observed, components)
     rngs = [np.random.default_rng(seed) for seed in range(LDS_DRAWS)]
-    return [linear_dynamical_system(observed, components, len(observed), rng) for rng in rngs]
+    return [sample_dynamics(system, len(observed), rng).reshape(observed.shape) for rng in rngs]
 
 
 # -------------------------------------------------------------------------------------------------- hidden pixels
@@ -341,11 +342,10 @@ def texture_report(videos: dict[str, np.ndarray], observed: np.ndarray, later: n
     """Rows of the table: the observed clip, each of the videos (by name), their mean if there are several, and the
     references: `later` frames of the clip (None: not at hand) and a linear dynamical system of `lds` components (0:
     none). All videos are (T, H, W, 3). A row has "name" and the TEXTURE_COLUMNS, None where one makes no sense."""
-
     clip = summarise(observed)
 
     def row(name, video):
-        metrics = compare(summarise(video, clip["moving"]), clip, stride)
+        metrics = compare(summarise(video, clip), clip, stride)
         return {"name": name, **dict.fromkeys(TEXTURE_COLUMNS), **metrics}
 
     half = len(observed) // 2
@@ -467,7 +467,7 @@ def draw_curves(figure, shown, labelled, stride):
     axes = figure.subplots(1, 4)
     clip = summarise(shown["observed"][0])
     for name, (video, colour) in reversed(shown.items()):  # the clip on top
-        video = summarise(video, clip["moving"])
+        video = summarise(video, clip)
         label = name if name in labelled else None
         style = {"color": colour, "label": label, "linewidth": 2.2 if name == "observed" else 1.4}
         axes[0].plot(np.concatenate([[1], video["autocorrelation"]]), **style)

@@ -24,6 +24,7 @@ CHANGEABLE = ("num_epochs", "log_step", "device", "data_path", "output_dir")
 # What made samples better on the clips it was tried on (see RESULTS.md): fewer, longer steps and a faster rate.
 QUALITY = {"sample_steps": 2, "step_size": 0.5, "lr": 0.002, "anneal": 0.4, "num_epochs": 1000}
 TESTING = ("test", "ckpt", "sample_size", "test_steps", "start", "loop", "overwrite", "dry_run")  # no part of a run
+SNAPSHOT = 2**28  # bytes of a state that is copied, to be saved while learning goes on; a larger one is saved at once
 MEMORY = 50  # epochs over which recovered clips are averaged
 MARGIN = 24  # frames sampled beyond each end of a video of another length, and cut off: they see the padding
 
@@ -70,9 +71,10 @@ def build_parser():
         "learned where its net can slide", action="store_true")
     add(group, "ckpt", None, "checkpoint to sample from (default the category's model/latest.pt)")
     add(group, "sample_size", 3, "how many videos", type=utils.positive_int)
-    add(group, "test_steps", 1000, "Langevin steps", type=utils.positive_int)
+    add(group, "test_steps", 300, "Langevin steps", type=utils.positive_int)
     add(group, "start", "noise", "start from noise, or from the saved chains", choices=("noise", "chains"))
-    add(group, "loop", help="make the last frame run into the first: time is a circle", action="store_true")
+    add(group, "loop", help="make the last frame run into the first; the length is rounded up to "
+        "a multiple of the net's strides in time", action="store_true")
     group = parser.add_argument_group("output")
     add(group, "output_dir", "./output", "a run's outputs go to output_dir/category")
     add(group, "log_step", 10, "epochs between outputs", type=utils.positive_int)
@@ -124,7 +126,7 @@ def hide(videos, hidden, start):
     filled = []
     for video, mask in zip(videos, hidden, strict=True):
         video = np.where(mask[..., None], np.float32(0), video)  # from here on, hidden values are gone
-        filled.append(data.interpolate_time(video, mask) if start == "linear" else
+        filled.append(evaluate.interpolate_linear(video, mask) if start == "linear" else
                       np.where(mask[..., None], video[~mask].mean(), video))
     return data.to_tensor(np.stack(filled))
 
@@ -139,10 +141,12 @@ def memory_per_video(f):
 
 
 def pick_chunk(f, videos, device):
-    """How many of so many videos fit at once into half of the memory that is free."""
+    """How many of so many videos fit at once into half of the memory that is free; on a CPU, where larger batches gain
+    little, into 1 GiB."""
     parameters = 4 * 4 * sum(p.numel() for p in f.parameters())  # weights, gradients and Adam's two moments
-    free = utils.available_memory(device) - parameters
-    return int(min(max(free / 2 // memory_per_video(f), 1), videos))
+    free = (utils.available_memory(device) - parameters) / 2
+    budget = min(free, 2**30) if device.type == "cpu" else free
+    return int(min(max(budget // memory_per_video(f), 1), videos))
 
 
 def pick_precision(f, x, limit=0.01):
@@ -154,10 +158,13 @@ def pick_precision(f, x, limit=0.01):
 
     def timed(dtype):
         f.sample_in(dtype).gradient(x)
-        begun = time.perf_counter()
-        g = f.gradient(x)
-        norm = g.norm().item()  # also waits for the device
-        return g, norm, time.perf_counter() - begun
+        seconds = []
+        for _ in range(3):
+            begun = time.perf_counter()
+            g = f.gradient(x)
+            norm = g.norm().item()  # also waits for the device
+            seconds.append(time.perf_counter() - begun)
+        return g, norm, min(seconds)
 
     biases = [layer.bias.detach() for layer in f.layers]
     for bias in biases:
@@ -400,7 +407,9 @@ def report(learner, run, metrics, beside):
     run.log(epoch, metrics)
     if epoch % learner.args.log_step and not last:
         return
-    state, I, J = utils.snapshot(learner.state()), *learner.pictures()
+    state, (I, J) = learner.state(), learner.pictures()
+    small = utils.size_of(state) < SNAPSHOT
+    state = utils.snapshot(state) if small else state
     names = [f"{kind} {k}" for kind, videos in (("observed", I), ("chain", J)) for k in range(len(videos))]
 
     def save():
@@ -416,6 +425,8 @@ def report(learner, run, metrics, beside):
             print(f"epoch {epoch}/{learner.args.num_epochs}  gap {metrics['gap']:.4g}  chain std {std:.1f}", flush=True)
 
     run.in_background(save)
+    if not small:
+        run.wait()
 
 
 def judge(args, learner, run, videos, hidden):
@@ -488,6 +499,9 @@ def sample_learned(args, given):
     f.load_state_dict(state["net"])
     size = (given.get("num_frames", learned["num_frames"]), *given.get("im_size", learned["im_size"]))
     check_fits(f, size, learned["net_type"])
+    if args.loop:  # on a circle all strides must come out even
+        period = math.prod(layer.stride[0] for layer in f.layers)
+        size = (-(-size[0] // period) * period, *size[1:])
     margin = 0 if args.loop or size[0] == f.size[0] else MARGIN
     count = args.sample_size
     if args.start == "chains":

@@ -443,6 +443,14 @@ def snapshot(state):
     return [snapshot(value) for value in state] if isinstance(state, list | tuple) else state
 
 
+def size_of(state):
+    """Bytes of the tensors in nested dicts, lists and tuples."""
+    if isinstance(state, torch.Tensor):
+        return state.nbytes
+    values = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    return sum(map(size_of, values))
+
+
 def load_checkpoint(path, device):
     """A checkpoint's state on the device; RunError if the file is missing or damaged."""
     try:
