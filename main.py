@@ -25,6 +25,7 @@ CHANGEABLE = ("num_epochs", "log_step", "device", "data_path", "output_dir")
 QUALITY = {"sample_steps": 2, "step_size": 0.5, "lr": 0.002, "anneal": 0.4, "num_epochs": 1000}
 TESTING = ("test", "ckpt", "sample_size", "test_steps", "start", "loop", "overwrite", "dry_run")  # no part of a run
 SNAPSHOT = 2**28  # bytes of a state that is copied, to be saved while learning goes on; a larger one is saved at once
+LOST = 20  # epochs without a gradient at the chains, after which they are not expected back
 MEMORY = 50  # epochs over which recovered clips are averaged
 MARGIN = 24  # frames sampled beyond each end of a video of another length, and cut off: they see the padding
 
@@ -65,7 +66,7 @@ def build_parser():
     add(group, "lr", 0.001, "learning rate of Adam", type=utils.positive_float)
     add(group, "anneal", 0.0, "share of the epochs, at the end, over which the rate falls to a tenth", type=float)
     add(group, "beta1", 0.5, "first-moment decay of Adam", type=float)
-    add(group, "seed", 0, "seed of all randomness", type=int)
+    add(group, "seed", 0, "seed of all randomness", type=utils.non_negative_int)
     group = parser.add_argument_group("sampling a learned model")
     add(group, "test", help="sample new videos from a learned model; -num_frames and -im_size may differ from what it "
         "learned where its net can slide", action="store_true")
@@ -190,12 +191,12 @@ class Learner:
 
     f: descriptor; I: observed videos and J: chains, each a list of mini-batches (N, 3, T, H, W) in mean-subtracted grey
     levels; hidden: which pixels of I are hidden, a list of (N, 1, T, H, W), or None; average: I over the last epochs;
-    epoch: how many are done.
+    epoch: how many are done; lost: for how many f has had no gradient at the chains.
     """
 
     def __init__(self, args, videos, hidden, f):
         """videos uint8 (N, T, H, W, 3), hidden bool (N, T, H, W) or None."""
-        self.args, self.f, self.epoch, self.hidden, self.average = args, f, 0, None, None
+        self.args, self.f, self.epoch, self.lost, self.hidden, self.average = args, f, 0, 0, None, None
         self.device = next(f.parameters()).device
         self.optimizer = utils.Adam(f.parameters(), args.lr, args.beta1)
         self.mean = float((videos if hidden is None else videos[~hidden]).mean(dtype=np.float64))
@@ -204,6 +205,9 @@ class Learner:
         if hidden is not None:
             self.hidden = torch.from_numpy(hidden)[:, None].to(self.device).split(args.batch_size)
             self.average = self.I
+        with torch.no_grad():
+            if not f.features(self.I[0][:1]).any():  # all top units start dead, as FC's only one may: turn them over
+                f.layers[-1].weight.neg_()
         self.J = [white_noise(args.num_chain, f.size, self.generators("start", b)) for b in range(len(self.I))]
 
     def generators(self, kind, batch):
@@ -247,8 +251,9 @@ class Learner:
         left = 1 - self.epoch / args.num_epochs
         return args.lr * 0.1 ** (1 - left / args.anneal) if left < args.anneal else args.lr
 
-    def learn_epoch(self):
-        """One epoch (Algorithm 1; Algorithm 2 where pixels are hidden). Returns its metrics."""
+    def learn_epoch(self, log):
+        """One epoch (Algorithm 1; Algorithm 2 where pixels are hidden). Returns its metrics, which log(epoch, metrics)
+        has got as part of the same uninterrupted change."""
         self.optimizer.zero_grad()
         I_new, J_new, values, seconds = [], [], [], 0.0
         for b, (I, J) in enumerate(zip(self.I, self.J, strict=True)):
@@ -272,6 +277,7 @@ class Learner:
             self.I, self.J, self.epoch = I_new, J_new, self.epoch + 1
             if self.hidden is not None:
                 self.average = [torch.lerp(a, I, 1 / MEMORY) for a, I in zip(self.average, I_new, strict=True)]
+            log(self.epoch, metrics)
         return metrics
 
     def metrics(self, I, J, values, drift):
@@ -299,7 +305,8 @@ class Learner:
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise utils.RunError(f"diverged in epoch {self.epoch + 1}: {name} is {value}; lower -lr or -step_size")
-        if metrics["drift_to_noise"] == 0:
+        self.lost = self.lost + 1 if metrics["drift_to_noise"] == 0 else 0
+        if self.lost == LOST:
             raise utils.RunError(f"the chains have left the model in epoch {self.epoch + 1}: f has no gradient there; "
                                  "lower -lr or -step_size and go on from an earlier checkpoint, or start anew")
         if metrics["alive"] == 0:
@@ -367,23 +374,21 @@ def learn(args):
     run.open_logs(learner.epoch)
     if learner.epoch == 0:
         utils.save_frames(run.folder / "observed_sequence", learner.pictures()[0])
-    beside = videos if hidden is None else np.concatenate([videos, np.where(hidden[..., None], np.uint8(128), videos)])
-    fit(learner, run, beside)
-    judge(args, learner, run, videos, hidden)
+    fit(learner, run, videos, hidden)
     print(f"done: {learner.epoch} epochs; new videos are in '{run.folder}/final_results'")
 
 
-def fit(learner, run, beside):
+def fit(learner, run, videos, hidden):
     """Learn until num_epochs are done, with a progress bar; whatever ends it early leaves the last good state."""
     args, first = learner.args, learner.epoch + 1
     bar = tqdm(total=args.num_epochs, initial=learner.epoch, unit="epoch", disable=None)
     try:
         while learner.epoch < args.num_epochs:
             begun = time.perf_counter()
-            metrics = learner.learn_epoch()
+            metrics = learner.learn_epoch(run.log)
             bar.set_postfix(gap=f"{metrics['gap']:.4g}", std=f"{metrics['chain_std']:.1f}", refresh=False)
             bar.update()
-            report(learner, run, metrics, beside)
+            report(learner, run, metrics, videos, hidden)
             if learner.epoch == first:
                 announce(args, first, time.perf_counter() - begun)
         run.wait()
@@ -400,56 +405,62 @@ def fit(learner, run, beside):
         run.close()
 
 
-def report(learner, run, metrics, beside):
-    """Log an epoch; at each log step save, in the background, first the state and then the pictures. `beside` are the
-    videos uint8 (T, H, W, 3) to be seen beside the result."""
-    epoch, last = learner.epoch, learner.epoch == learner.args.num_epochs
-    run.log(epoch, metrics)
-    if epoch % learner.args.log_step and not last:
+def report(learner, run, metrics, videos, hidden):
+    """At each log step save, in the background, the pictures and then the state, which thus never claims what is not
+    there; at the end the figures, too."""
+    epoch, args, last = learner.epoch, learner.args, learner.epoch == learner.args.num_epochs
+    if epoch % args.log_step and not last:
         return
     state, (I, J) = learner.state(), learner.pictures()
     small = utils.size_of(state) < SNAPSHOT
     state = utils.snapshot(state) if small else state
-    names = [f"{kind} {k}" for kind, videos in (("observed", I), ("chain", J)) for k in range(len(videos))]
+    names = [f"{kind} {k}" for kind, group in (("observed", I), ("chain", J)) for k in range(len(group))]
 
     def save():
-        run.save_checkpoint(state, epoch)
         run.log_pictures(epoch, [*I, *J][:12], names[:12])
-        if learner.hidden is None:
-            run.save_results("synthesized", J, beside, last)
+        if hidden is None:
+            run.save_results("synthesized", J, videos, last)
         else:
-            run.save_results("recovered", I, beside, last)
+            masked = np.where(hidden[..., None], np.uint8(128), videos)
+            run.save_results("recovered", I, [*videos, *masked], last)
             utils.save_frames(run.folder / "synthesized_sequence", J)
+        if last:
+            judge(args, run.folder, I, J, videos, hidden)
+        run.save_checkpoint(state, epoch)
         if not sys.stderr.isatty():  # no bar there
             std = metrics["chain_std"]
-            print(f"epoch {epoch}/{learner.args.num_epochs}  gap {metrics['gap']:.4g}  chain std {std:.1f}", flush=True)
+            print(f"epoch {epoch}/{args.num_epochs}  gap {metrics['gap']:.4g}  chain std {std:.1f}", flush=True)
 
     run.in_background(save)
     if not small:
         run.wait()
 
 
-def judge(args, learner, run, videos, hidden):
-    """At the end: the table of evaluate.py, as text, JSON, CSV and (for a texture) a picture, in the run's folder."""
-    I, J = learner.pictures()
-    if hidden is not None:
-        name, rows = "recovery", evaluate.recovery_report(videos[0], I[0], hidden[0])
-    elif len(videos) == 1:
-        clip = data.list_clips(data.category_folder(args.data_path, args.category))[0]
-        more = data.read_clip(clip, None, args.im_size, at_most=2 * args.num_frames)[args.num_frames :]
-        given = {
-            "videos": {f"chain {k}": video for k, video in enumerate(J)},
-            "observed": videos[0],
-            "later": more if len(more) == args.num_frames else None,
-            "stride": learner.f.layers[0].stride[0],
-        }
-        name, rows = "evaluation", evaluate.texture_report(**given)
-        evaluate.draw_texture_report(run.folder / "evaluation.png", **given)
-    else:
-        return  # chains of several clips have no single clip to be compared with
+def judge(args, folder, I, J, videos, hidden):
+    """The table of evaluate.py, as text, JSON, CSV and (for a texture) a picture: of the chains J or, where pixels are
+    hidden, of the recovered I, against the clips. All videos are uint8 (N, T, H, W, 3)."""
+    try:
+        if hidden is not None:
+            name, rows = "recovery", evaluate.recovery_report(videos[0], I[0], hidden[0])
+        elif len(videos) == 1:
+            clip = data.list_clips(data.category_folder(args.data_path, args.category))[0]
+            later = data.read_clip(clip, None, args.im_size, at_most=2 * args.num_frames)[args.num_frames :]
+            stride = NETS[args.net_type][0][2][0]
+            given = {
+                "videos": {f"chain {k}": video for k, video in enumerate(J)},
+                "observed": videos[0],
+                "later": later if len(later) == args.num_frames else None,
+                "stride": stride if stride < args.num_frames - 1 else None,
+            }
+            name, rows = "evaluation", evaluate.texture_report(**given)
+            evaluate.draw_texture_report(folder / "evaluation.png", **given)
+        else:
+            return  # chains of several clips have no single clip to be compared with
+    except data.InputError as error:  # a clip that does not move, say
+        return print(f"not judged: {error}")
     evaluate.print_table(rows)
-    evaluate.write_csv(run.folder / f"{name}.csv", rows)
-    evaluate.write_json(run.folder / f"{name}.json", rows, settings_of(args))
+    evaluate.write_csv(folder / f"{name}.csv", rows)
+    evaluate.write_json(folder / f"{name}.json", rows, settings_of(args))
 
 
 def announce(args, epoch, seconds):

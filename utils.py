@@ -66,9 +66,9 @@ def add_flag(group, names, default=None, help="", **kwargs):
 
 
 def positive_int(text):
-    value = int(text) if text.lstrip("+-").isdigit() else None
-    if value is None or value < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
+    value = int(text) if text.isdecimal() else 0
+    if not 0 < value < 2**31:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0 (and below 2^31)")
     return value
 
 
@@ -81,8 +81,8 @@ def positive_float(text):
         value = float(text)
     except ValueError:
         value = float("nan")
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
+    if not 1e-12 <= value <= 1e18:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0 (from 1e-12 to 1e18)")
     return value
 
 
@@ -101,7 +101,7 @@ def device_name(text):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(text)
-        torch.empty(1, device=device)
+        torch.empty(1, device=device).item()  # which a device without memory of its own refuses
     except (RuntimeError, AssertionError, NotImplementedError):
         raise argparse.ArgumentTypeError(f"there is no device '{text}' here; 'auto' takes what there is") from None
     return device
@@ -340,9 +340,12 @@ class Run:
 
     def wait(self):
         """Wait until everything is written, and raise what went wrong."""
-        job, self.pending = self.pending, None
-        if job:
-            job.result()
+        if self.pending:
+            try:
+                self.pending.result()
+            finally:
+                if self.pending.done():  # it is not if Ctrl-C ended the wait
+                    self.pending = None
 
     # checkpoints
 
@@ -351,8 +354,8 @@ class Run:
         try:
             self.write("model/latest.pt", lambda file: torch.save(state, file))
         except (OSError, RuntimeError) as error:
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            raise RunError(f"cannot save '{self.folder}/model/latest.pt': {reason}; the one before is intact") from None
+            path = f"{self.folder}/model/latest.pt"
+            raise RunError(f"cannot save '{path}': {reason(error)}; the one before is intact") from None
         numbered = self.folder / f"model/epoch_{epoch:04d}.pt"
         numbered.unlink(missing_ok=True)
         try:
@@ -458,7 +461,15 @@ def load_checkpoint(path, device):
     except FileNotFoundError:
         raise RunError(f"there is no checkpoint '{path}'", code=2) from None
     except Exception as error:  # a damaged file can fail in many ways
-        raise RunError(f"cannot load checkpoint '{path}': {str(error).splitlines()[0]}", code=2) from error
+        raise RunError(f"cannot load checkpoint '{path}': {reason(error)}", code=2) from error
+
+
+def reason(error):
+    """Why something failed, on one line: the system's words if it was the system, else the error's first line."""
+    for cause in (error, error.__cause__, error.__context__):
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def versions():

@@ -1,0 +1,95 @@
+"""What the tests share: the programs on the import path, tiny videos, and runs in a process of their own."""
+
+import gc
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin cost all processes on a busy machine
+
+# ruff: isort: split
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+THREADS = min(2, os.cpu_count())
+
+sys.path.insert(0, str(ROOT))
+torch.set_num_threads(THREADS)  # as in the processes that tests start: sums depend on it
+gc.freeze()  # imageio collects garbage at each file that it closes: leave it nothing old to look through
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """shared('reference/x.npz') -> its path; the test is skipped where the file is not at hand."""
+
+    def find(name):
+        path = SHARED / name
+        if not path.exists():
+            pytest.skip(f"{path} is not here")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def reference(shared):
+    """reference('x.npz') -> golden numbers, from tests/golden or the shared folder."""
+
+    def load(name):
+        own = Path(__file__).parent / "golden" / name
+        return np.load(own if own.exists() else shared(f"reference/{name}"))
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def moving():
+    """moving(frames, height, width, phase) -> smooth coloured waves that differ in every frame, uint8 (T, H, W, 3)."""
+
+    def make(frames=12, height=24, width=24, phase=0.0):
+        t, y, x, c = np.ogrid[0:frames, 0:height, 0:width, 0:3]
+        return (128 + 90 * np.sin(phase + 0.5 * t + 0.3 * y + 0.2 * x + 0.8 * c)).astype(np.uint8)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def write_clip():
+    """write_clip(path, video, codec): a video file at 25 fps, of nearly lossless quality."""
+
+    def write(path, video, codec="libx264", **options):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".gif":
+            iio.imwrite(path, video, plugin="pillow", duration=40, loop=0)
+        else:
+            iio.imwrite(path, video, plugin="pyav", codec=codec, fps=25, **options)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def run_script():
+    """run_script(flags, script, before) -> CompletedProcess of a program in its own process.
+
+    before: Python statements that run there first, to break something at a chosen moment. start=True gives the Popen of
+    a process that runs on.
+    """
+
+    def run(flags, script="main.py", before="", timeout=100, start=False, **kwargs):
+        program = [sys.executable, str(ROOT / script)]
+        if before:
+            code = f"{before}\nimport runpy, sys\nsys.path.insert(0, {str(ROOT)!r})\nsys.argv = sys.argv[1:]\n"
+            program = [sys.executable, "-c", f"{code}runpy.run_path({script!r}, run_name='__main__')", script]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "PYTHONDONTWRITEBYTECODE": "1"}
+        arguments = {"cwd": ROOT, "env": environment, "text": True, **kwargs}
+        if start:
+            return subprocess.Popen([*program, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **arguments)
+        return subprocess.run([*program, *flags], capture_output=True, timeout=timeout, **arguments)
+
+    return run

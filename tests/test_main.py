@@ -1,0 +1,731 @@
+"""Whole runs of main.py on tiny clips: what they leave, how they resume, and how they end when something is wrong."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import resource
+import shutil
+import signal
+import threading
+import time
+from types import SimpleNamespace
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import data
+import main
+import model
+import utils
+
+SMALL = "-im_size 16 -num_frames 12 -num_chain 2 -sample_steps 3 -log_step 2 -precision fp32 -device cpu".split()
+EPOCHS = 4  # of most runs
+
+
+@pytest.fixture(scope="session")
+def data_path(tmp_path_factory, moving, write_clip):
+    """Categories: clip (one clip), three (of different sizes), and those that cannot be learned from."""
+    root = tmp_path_factory.mktemp("data")
+    whole = write_clip(root / "clip" / "clip.mp4", moving(15))
+    for k, size in ((1, (24, 24)), (2, (20, 32)), (10, (40, 18))):
+        write_clip(root / "three" / f"clip{k}.mp4", moving(13, *size, phase=k))
+    write_clip(root / "short" / "brief.mp4", moving(5))
+    for bad in ("empty", "text", "truncated"):
+        (root / bad).mkdir()
+    (root / "text" / "words.mp4").write_text("no video")
+    (root / "truncated" / "half.mp4").write_bytes(whole.read_bytes()[:2000])
+    return root
+
+
+@pytest.fixture(scope="session")
+def flags(data_path):
+    """flags(output_dir, *more) -> the command line of a small run, category `clip` unless `more` says otherwise."""
+
+    def build(output, *more):
+        return ["-category", "clip", "-data_path", str(data_path), "-output_dir", str(output), *SMALL, *map(str, more)]
+
+    return build
+
+
+def call(arguments):
+    """main.main in this process: its exit code and what it printed."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main.main(arguments)
+        except SystemExit as stop:
+            code = stop.code
+        except KeyboardInterrupt:
+            pytest.fail("an interrupt left the program")
+    return SimpleNamespace(code=code, out=out.getvalue(), err=err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def learned(tmp_path_factory, flags):
+    """The folder of a run that nothing disturbed."""
+    output = tmp_path_factory.mktemp("learned")
+    done = call(flags(output, "-num_epochs", EPOCHS))
+    assert (done.code, done.err) == (0, "")
+    return output / "clip"
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory, learned):
+    """The output_dir of an earlier run, whose every file has to stay as it is."""
+    output = tmp_path_factory.mktemp("earlier")
+    shutil.copytree(learned, output / "clip")
+    return output
+
+
+@pytest.fixture
+def copy_of(tmp_path):
+    """copy_of(run) -> the output_dir of a copy of a run's folder."""
+
+    def copy(run):
+        shutil.copytree(run, tmp_path / "output" / run.name)
+        return tmp_path / "output"
+
+    return copy
+
+
+def state_of(run, name="latest"):
+    return torch.load(run / f"model/{name}.pt", weights_only=True)
+
+
+def rows_of(run):
+    with open(run / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def leaves(state, name=""):
+    """Everything in nested dicts and lists, by its path."""
+    if isinstance(state, dict | list | tuple):
+        items = state.items() if isinstance(state, dict) else enumerate(state)
+        return {path: leaf for key, value in items for path, leaf in leaves(value, f"{name}/{key}").items()}
+    return {name: state}
+
+
+def assert_same_state(one, two):
+    one, two = (leaves({k: v for k, v in state_of(run).items() if k != "settings"}) for run in (one, two))
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        same = torch.equal(value, two[name]) if isinstance(value, torch.Tensor) else value == two[name]
+        assert same, name
+
+
+def assert_same_run(one, two):
+    """Bit for bit the same state, metrics (but for the time taken), frames and GIFs."""
+    assert_same_state(one, two)
+    rows = [[{k: v for k, v in row.items() if "seconds" not in k} for row in rows_of(run)] for run in (one, two)]
+    assert rows[0] == rows[1]
+    pictures = [sorted(p.relative_to(run) for p in run.glob("*/**/*.png") if p.parts[-2] != "progress")
+                for run in (one, two)]
+    films = [f"final_results/{p.name}" for p in (one / "final_results").glob("*.gif")]
+    assert pictures[0] == pictures[1] and films
+    for name in [*pictures[0], *films, f"progress/epoch_{state_of(one)['epoch']:04d}.png"]:
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+
+
+def contents(folder):
+    """Every file below a folder with its bytes, and every folder."""
+    return {p.relative_to(folder): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
+
+
+def assert_refused(done, *parts):
+    """Exit code 2 and one line on stderr that contains all the parts."""
+    assert done.code == 2, done.err
+    [line] = done.err.splitlines()
+    assert line.startswith("main.py: ") or ": " in line
+    for part in parts:
+        assert part in line
+
+
+# ----------------------------------------------------------------------------------------------- what a run leaves
+
+
+def test_a_run_leaves_the_whole_output_tree(learned, data_path):
+    frames = [f"{t:03d}.png" for t in range(12)]
+    expected = {"config.json", "metrics.csv"}
+    expected |= {f"observed_sequence/sequence_0/{name}" for name in frames}
+    expected |= {f"synthesized_sequence/sequence_{k}/{name}" for k in (0, 1) for name in frames}
+    films = ("sequence_0", "sequence_1", "all")
+    expected |= {f"final_results/{name}{end}" for name in films for end in (".gif", ".mp4")}
+    expected |= {f"progress/epoch_{epoch:04d}.png" for epoch in (2, 4)}
+    expected |= {"model/latest.pt", "model/epoch_0002.pt", "model/epoch_0004.pt"}
+    files = {str(p.relative_to(learned)) for p in learned.rglob("*") if p.is_file()}
+    logs = {name for name in files if name.startswith("log/events.out.tfevents")}
+    assert logs and expected <= files
+    assert not [name for name in files if name.endswith(".tmp")]
+
+    config = json.loads((learned / "config.json").read_text())
+    assert config["settings"]["net_type"] == "FC_S_large" and config["settings"]["seed"] == 0
+    assert config["settings"]["lr"] == 0.001 and config["settings"]["im_size"] == [16, 16]
+    assert config["torch"] == torch.__version__
+
+
+def test_pictures_show_observed_frames_and_chains_as_they_are(learned, data_path):
+    def frames(name):
+        return np.stack([np.asarray(Image.open(learned / name / f"{t:03d}.png")) for t in range(12)])
+
+    observed = data.read_clip(data_path / "clip/clip.mp4", 12, (16, 16))
+    assert np.array_equal(frames("observed_sequence/sequence_0"), observed)
+    state = state_of(learned)
+    chains = (torch.cat(state["chains"]) + state["mean"]).clamp(0, 255).round().permute(0, 2, 3, 4, 1).byte().numpy()
+    for k in (0, 1):
+        assert np.array_equal(frames(f"synthesized_sequence/sequence_{k}"), chains[k])
+        gif = Image.open(learned / f"final_results/sequence_{k}.gif")
+        assert (gif.n_frames, gif.size, gif.info["duration"], gif.info["loop"]) == (12, (16, 16), 40, 0)
+        assert iio.imread(learned / f"final_results/sequence_{k}.mp4", plugin="pyav").shape == (12, 16, 16, 3)
+    everything = Image.open(learned / "final_results/all.gif")
+    assert (everything.n_frames, everything.size) == (12, (3 * 16 + 2 * 10, 16))
+    left = np.asarray(everything.convert("RGB"))[:, :16]
+    assert np.abs(left.astype(int) - observed[0]).mean() < 10
+
+
+def test_metrics_have_a_row_for_each_epoch_that_agrees_with_the_state(learned, data_path):
+    rows = rows_of(learned)
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4]
+    for row in rows:
+        assert all(np.isfinite(float(value)) for value in row.values())
+        assert float(row["gap"]) == pytest.approx(float(row["f_syn"]) - float(row["f_obs"]), rel=1e-5)
+        assert float(row["seconds_per_step"]) > 0
+        assert all(float(row[f"grad_norm_{k}"]) > 0 for k in (1, 2, 3))
+    state, last = state_of(learned), {name: float(value) for name, value in rows[-1].items()}
+    J = torch.cat(state["chains"]).double()
+    I = data.to_tensor(data.load_category(data_path, "clip", 12, (16, 16))[0]).double()
+    assert state["mean"] == pytest.approx(I.mean().item())
+    assert last["chain_mean"] == pytest.approx(J.mean().item() + state["mean"], rel=1e-5)
+    assert last["chain_std"] == pytest.approx(J.std().item(), rel=1e-4)
+    assert last["chain_min"] == pytest.approx(J.min().item() + state["mean"], rel=1e-5)
+    assert last["chain_max"] == pytest.approx(J.max().item() + state["mean"], rel=1e-5)
+    error = (J.mean(0) - (I - state["mean"]).mean(0)).square().mean().item()
+    assert last["recon_err"] == pytest.approx(error, rel=1e-5)
+
+
+def read_log(run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return EventAccumulator(str(run / "log"), size_guidance={"images": 0, "scalars": 0, "tensors": 0}).Reload()
+
+
+def test_tensorboard_has_every_curve_a_sheet_an_animation_and_the_settings(learned):
+    log, rows = read_log(learned), rows_of(learned)
+    assert set(rows[0]) - {"epoch"} <= set(log.Tags()["scalars"])
+    for name in set(rows[0]) - {"epoch"}:
+        points = log.Scalars(name)
+        assert [p.step for p in points] == [1, 2, 3, 4]
+        assert [p.value for p in points] == pytest.approx([float(row[name]) for row in rows], rel=1e-5)
+    kinds = {}
+    for tag in log.Tags()["images"]:
+        assert [event.step for event in log.Images(tag)] == [2, 4]
+        picture = Image.open(io.BytesIO(log.Images(tag)[-1].encoded_image_string))
+        kinds[picture.format] = getattr(picture, "n_frames", 1)
+    assert kinds == {"PNG": 1, "GIF": 12}
+    text = b"".join(log.Tensors(tag)[0].tensor_proto.string_val[0] for tag in log.Tags()["tensors"])
+    assert b"num_chain" in text and b"FC_S_large" in text
+
+
+def test_the_header_names_clips_net_device_precision_and_time(tmp_path, flags):
+    done = call(flags(tmp_path, "-num_epochs", 1))
+    for part in ("FC_S_large", "'clip'", "120x4x6x6", "642,335", "device cpu", "fp32", "one epoch took"):
+        assert part in done.out
+
+
+# ------------------------------------------------------------------------------------------------------ what it learns
+
+
+def test_an_epoch_is_algorithm_1(tmp_path, flags, data_path):
+    """Three clips in mini-batches of 2 and 1: noise, update and metrics recomputed from consecutive checkpoints."""
+    more = "-category three -batch_size 2 -sample_steps 1 -log_step 1 -num_epochs 3 -step_size 0.4 -refsig 2".split()
+    assert call(flags(tmp_path, *more)).code == 0
+    run, delta, sigma = tmp_path / "three", 0.4, 2
+    states = [state_of(run, f"epoch_{epoch:04d}") for epoch in (1, 2, 3)]
+    videos, names = data.load_category(data_path, "three", 12, (16, 16))
+    assert names == ["clip1.mp4", "clip2.mp4", "clip10.mp4"]
+    mean = videos.mean(dtype=np.float64)
+    batches = (data.to_tensor(videos) - mean).double().split(2)
+    assert [len(J) for J in states[0]["chains"]] == [2, 2]  # num_chain for each mini-batch
+
+    noise = []
+    for before, after in zip(states, states[1:]):
+        assert after["mean"] == pytest.approx(mean)
+        f = model.descriptor("FC_S_large", 12, 16)
+        f.load_state_dict(before["net"])
+        f.double()
+        gap, values = 0, []
+        for I, J_before, J in zip(batches, before["chains"], after["chains"], strict=True):
+            J, J_before = J.double(), J_before.double()
+            score = f.plain_gradient(J_before) - J_before / sigma**2
+            noise.append((J - J_before - delta**2 / 2 * score) / delta)
+            f_I, f_J = (f.plain_features(x).flatten(1).sum(1).mean() for x in (I, J))
+            values.append([f_I.item(), f_J.item()])
+            gap = gap + (f_J - f_I) / len(batches)
+        gradients = torch.autograd.grad(gap, list(f.parameters()))
+        for k, (p, g) in enumerate(zip(f.parameters(), gradients, strict=True)):
+            m, v = (before["optimizer"]["state"][k][name].double() for name in ("exp_avg", "exp_avg_sq"))
+            m, v = 0.5 * m + 0.5 * g, 0.999 * v + 0.001 * g**2
+            steps = after["epoch"]
+            expected = p - 0.001 * (1 - 0.999**steps) ** 0.5 / (1 - 0.5**steps) * m / (v**0.5 + 1e-8)
+            found = list(after["net"].values())[k].double()
+            assert (found - p).abs().max() > 1e-4
+            assert ((found - expected).abs() > 1e-6).double().mean() < 1e-3  # where g is next to 0, rounding decides
+            assert (found - expected).abs().mean() < 1e-7
+        row = {name: float(value) for name, value in rows_of(run)[after["epoch"] - 1].items()}
+        f_I, f_J = np.mean(values, axis=0)
+        assert row["f_obs"] == pytest.approx(f_I, rel=1e-4) and row["f_syn"] == pytest.approx(f_J, rel=1e-4)
+        for k in (1, 2, 3):
+            norm = sum(g.square().sum() for g in gradients[2 * k - 2 : 2 * k]) ** 0.5
+            assert row[f"grad_norm_{k}"] == pytest.approx(norm.item(), rel=1e-4)
+
+    Z = torch.cat(noise).flatten(1)  # two epochs of two mini-batches of two chains
+    count = Z.shape[1]
+    assert Z.mean(1).abs().max() < 4.5 / count**0.5
+    assert (Z.std(1) - 1).abs().max() < 4.5 / (2 * count) ** 0.5
+    assert (torch.corrcoef(Z) - torch.eye(8)).abs().max() < 4.5 / count**0.5
+
+
+def test_chains_start_as_unit_noise_around_the_mean_and_f_learns_to_tell_them_apart(learned):
+    rows = rows_of(learned)
+    assert 0.8 < float(rows[0]["chain_std"]) < 1.4
+    assert float(rows[-1]["gap"]) < float(rows[0]["gap"]) < 0  # observed videos score ever higher than noise
+
+
+def test_the_seed_alone_decides(tmp_path, flags, learned):
+    for name, seed in (("same", 0), ("other", 1)):
+        assert call(flags(tmp_path / name, "-num_epochs", EPOCHS, "-seed", seed)).code == 0
+    assert_same_run(tmp_path / "same/clip", learned)
+    same, other = state_of(learned), state_of(tmp_path / "other/clip")
+    correlation = torch.corrcoef(torch.stack([s["chains"][0].flatten() for s in (same, other)]))[0, 1]
+    assert abs(correlation) < 0.1
+    assert not torch.equal(*(next(iter(s["net"].values())) for s in (same, other)))
+
+
+def test_the_chunk_size_changes_nothing_but_rounding(tmp_path, flags, learned):
+    assert call(flags(tmp_path, "-num_epochs", 2, "-chunk", 1)).code == 0
+    one, all_ = state_of(tmp_path / "clip"), state_of(learned, "epoch_0002")
+    assert (one["chains"][0] - all_["chains"][0]).abs().max() < 1e-3
+    for a, b in zip(one["net"].values(), all_["net"].values(), strict=True):
+        assert ((a - b).abs() > 1e-5).float().mean() < 0.01
+
+
+@pytest.mark.parametrize("net_type", model.NETS)
+def test_every_net_runs_at_a_size_of_its_own(net_type, tmp_path, flags):
+    more = "-im_size 11x18 -num_frames 7 -num_epochs 2 -seed 1".split()  # FC's one top unit is dead for other seeds
+    done = call(flags(tmp_path, "-net_type", net_type, *more))
+    assert done.code == 0, done.err
+    assert iio.imread(tmp_path / "clip/final_results/sequence_1.mp4", plugin="pyav").shape == (7, 12, 18, 3)
+    assert Image.open(tmp_path / "clip/observed_sequence/sequence_0/006.png").size == (18, 11)
+
+
+def test_automatic_choices_run_and_resume(tmp_path, flags):
+    for epochs in (1, 2):
+        assert call([*flags(tmp_path, "-num_epochs", epochs, "-precision", "auto"), "-device", "auto"]).code == 0
+    assert state_of(tmp_path / "clip")["epoch"] == 2
+
+
+# ---------------------------------------------------------------------------------------------- resuming and finishing
+
+
+@pytest.mark.parametrize("more", ["", "-category three -batch_size 2", "-net_type ST", "-precision bf16",
+                                  "-mask_type region", "-mask_type missing_frames -category three"])
+def test_resumed_equals_uninterrupted_bit_for_bit(more, tmp_path, flags):
+    category = "three" if "three" in more else "clip"
+    for output, epochs in (("straight", 4), ("resumed", 2), ("resumed", 4)):
+        assert call(flags(tmp_path / output, *more.split(), "-num_epochs", epochs)).code == 0
+    assert_same_run(tmp_path / "resumed" / category, tmp_path / "straight" / category)
+    assert [p.step for p in read_log(tmp_path / "resumed" / category).Scalars("gap")] == [1, 2, 3, 4]
+
+
+def test_a_finished_run_says_so_and_changes_nothing(copy_of, learned, flags):
+    output = copy_of(learned)
+    before = contents(output)
+    done = call(flags(output, "-num_epochs", EPOCHS))
+    assert (done.code, done.err) == (0, "")
+    assert "finished" in done.out and "-num_epochs" in done.out
+    config = (output / "clip/config.json").relative_to(output)
+    assert {**contents(output), config: None} == {**before, config: None}  # it names the folder, which is a copy
+
+
+def test_the_newest_checkpoint_that_loads_is_taken(copy_of, learned, flags):
+    output = copy_of(learned)
+    for name in ("latest.pt", "epoch_0004.pt"):
+        path = output / "clip/model" / name
+        path.write_bytes(path.read_bytes()[:100_000])
+    done = call(flags(output, "-num_epochs", EPOCHS))
+    assert done.code == 0
+    assert "latest.pt" in done.err and "Traceback" not in done.err
+    assert "epoch 4/4" in done.out
+    assert_same_run(output / "clip", learned)
+
+
+KILL_AT_EVENT = """
+import os, signal, sys
+left = [{count}]
+def hook(event, arguments):
+    if event == {event!r} and any("latest.pt" in str(a) for a in arguments):
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(hook)
+"""
+KILL_HALF_WAY = """
+import io, os, signal, torch
+save, left = torch.save, [2]
+def half(state, file, **kwargs):
+    buffer = io.BytesIO()
+    save(state, buffer, **kwargs)
+    left[0] -= 1
+    size = len(buffer.getvalue())
+    file.write(buffer.getvalue()[: size // 2 if left[0] == 0 else size])
+    file.flush()
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+torch.save = half
+"""
+
+
+@pytest.mark.parametrize(
+    "before, saved",
+    [(KILL_AT_EVENT.format(event="os.rename", count=1), 0), (KILL_HALF_WAY, 2),
+     (KILL_AT_EVENT.format(event="os.rename", count=2), 2), (KILL_AT_EVENT.format(event="os.link", count=2), 4)],
+    ids=["before the first", "half way", "before the new file takes its name", "right after"],
+)
+def test_killed_while_saving_the_same_command_finishes_as_if_nothing_had_been(
+    before, saved, tmp_path, flags, run_script, learned
+):
+    arguments = flags(tmp_path, "-num_epochs", EPOCHS)
+    killed = run_script(arguments, before=before)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    whole = tmp_path / "clip/model/latest.pt"
+    assert (state_of(tmp_path / "clip")["epoch"] if whole.exists() else 0) == saved
+    done = call(arguments)
+    assert done.code == 0
+    assert_same_run(tmp_path / "clip", learned)
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_interrupted_from_outside_it_saves_and_goes_on_from_there(tmp_path, flags, run_script):
+    process = run_script(flags(tmp_path / "stopped", "-num_epochs", 100_000), start=True)
+    watchdog = threading.Timer(60, process.kill)
+    watchdog.start()
+    for line in process.stdout:
+        if line.startswith("epoch 2/"):
+            process.send_signal(signal.SIGINT)
+            break
+    out, err = process.communicate()
+    watchdog.cancel()
+    assert process.returncode == 130, err
+    state = state_of(tmp_path / "stopped/clip")
+    assert state["epoch"] >= 2
+    [line] = err.splitlines()
+    assert "interrupted" in line and f"epoch {state['epoch']}" in line
+    for output in ("stopped", "straight"):
+        assert call(flags(tmp_path / output, "-num_epochs", state["epoch"] + 1)).code == 0
+    assert_same_run(tmp_path / "stopped/clip", tmp_path / "straight/clip")
+
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.01)
+
+
+def interrupting(function, at):
+    """The function, but its call number `at` first gets a Ctrl-C."""
+    calls = []
+
+    def wrapped(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == at:
+            interrupt()
+        return function(*args, **kwargs)
+
+    return wrapped
+
+
+MOMENTS = {  # where a Ctrl-C comes in epoch 3, and the epochs that are done by then
+    "while sampling": (model.Descriptor, "gradient", 8, 2),
+    "while learning": (model.Descriptor, "features", 3, 2),
+    "while the parameters are updated": (utils.Adam, "step", 3, 3),
+    "while the row is logged": (utils.Run, "log", 3, 3),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_interrupted_at_any_moment_resumed_equals_uninterrupted(moment, tmp_path, flags, learned, monkeypatch):
+    owner, name, at, saved = MOMENTS[moment]
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, interrupting(getattr(owner, name), at))
+        stopped = call(flags(tmp_path, "-num_epochs", EPOCHS))
+    assert stopped.code == 130
+    assert "interrupted" in stopped.err and f"epoch {saved} is saved" in stopped.err
+    assert state_of(tmp_path / "clip")["epoch"] == saved
+    assert call(flags(tmp_path, "-num_epochs", EPOCHS)).code == 0
+    assert_same_run(tmp_path / "clip", learned)
+
+
+def test_interrupted_while_a_checkpoint_is_half_written_both_are_whole(tmp_path, flags, learned, monkeypatch):
+    save, calls = torch.save, []
+
+    def slow(state, file, **kwargs):
+        buffer = io.BytesIO()
+        save(state, buffer, **kwargs)
+        half = len(buffer.getvalue()) // 2
+        file.write(buffer.getvalue()[:half])
+        file.flush()
+        calls.append(state)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.5)
+        file.write(buffer.getvalue()[half:])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", slow)
+        stopped = call(flags(tmp_path, "-num_epochs", EPOCHS))
+    assert stopped.code in (0, 130) and "Traceback" not in stopped.err
+    for path in (tmp_path / "clip/model").iterdir():
+        assert path.suffix == ".pt" and state_of(tmp_path / "clip", path.stem)["epoch"] > 0
+    assert call(flags(tmp_path, "-num_epochs", EPOCHS)).code == 0
+    assert_same_run(tmp_path / "clip", learned)
+
+
+def test_other_settings_are_refused_with_their_differences(copy_of, learned, flags):
+    output = copy_of(learned)
+    before = contents(output)
+    done = call(flags(output, "-num_epochs", 9, "-lr", 0.002, "-net_type", "ST"))
+    assert_refused(done, "lr was 0.001, now 0.002", "net_type was FC_S_large, now ST", "-overwrite")
+    assert "num_epochs" not in done.err and "num_chain" not in done.err
+    assert contents(output) == before
+
+
+def test_overwrite_deletes_the_earlier_run_and_nothing_else(copy_of, learned, flags):
+    output = copy_of(learned)
+    (output / "clip/final_results/sequence_7.gif").write_bytes(b"of the earlier run")
+    (output / "clip/notes.txt").write_text("not of a run")
+    (output / "neighbour").mkdir()
+    assert call(flags(output, "-num_epochs", 2, "-seed", 5, "-overwrite")).code == 0
+    assert json.loads((output / "clip/config.json").read_text())["settings"]["seed"] == 5
+    assert [row["epoch"] for row in rows_of(output / "clip")] == ["1", "2"]
+    assert state_of(output / "clip")["epoch"] == 2
+    assert not (output / "clip/model/epoch_0004.pt").exists()
+    assert not (output / "clip/final_results/sequence_7.gif").exists()
+    assert len(list((output / "clip/log").iterdir())) == 1
+    assert (output / "clip/notes.txt").exists() and (output / "neighbour").exists()
+
+
+# ------------------------------------------------------------------------------------------------- when things go wrong
+
+
+BAD = {
+    "-category nope": ["'nope'", "clip, empty, short, text, three, truncated"],
+    "-category empty": ["empty'", ".mp4"],
+    "-category text": ["words.mp4"],
+    "-category truncated": ["half.mp4"],
+    "-category short": ["brief.mp4", "5 frames", "12 are needed"],
+    "-num_frames 16": ["clip.mp4", "15 frames", "16 are needed", "-num_frames"],
+    "-category ../../x": ["'../../x'"],
+    "-category ../data0": ["'../data0'"],
+    "-category /etc": ["'/etc'"],
+    "-category .": ["'.'"],
+    "-data_path /no/such/folder": ["'/no/such/folder'"],
+    "-im_size 0": ["im_size"],
+    "-im_size -8": ["im_size"],
+    "-im_size 16x0": ["im_size"],
+    "-num_frames 0": ["num_frames"],
+    "-num_frames -1": ["num_frames"],
+    "-num_frames 2.5": ["num_frames"],
+    "-num_frames 99999999999999999999999999": [],
+    "-num_chain 0": ["num_chain"],
+    "-sample_batch -2": ["num_chain"],
+    "-batch_size 0": ["batch_size"],
+    "-num_epochs 0": ["num_epochs"],
+    "-sample_steps 0": ["sample_steps"],
+    "-log_step 0": ["log_step"],
+    "-step_size 0": ["step_size"],
+    "-delta -0.3": ["step_size"],
+    "-refsig 0": ["refsig"],
+    "-refsig nan": ["refsig"],
+    "-refsig 1e-30": [],
+    "-step_size 1e300": [],
+    "-lr 0": ["lr"],
+    "-lr -1e-4": ["lr"],
+    "-lr=-1e-4": ["lr"],
+    "-lr inf": ["lr"],
+    "-beta1 1": ["beta1"],
+    "-beta1=-0.1": ["beta1"],
+    "-chunk=-1": ["chunk"],
+    "-seed=-1": ["seed"],
+    "-seed 99999999999999999999999999": ["seed"],
+    "-seed x": ["seed"],
+    "-net_type FC_L": ["FC_L", "FC_S_large"],
+    "-precision fp16": ["fp16", "bf16"],
+    "-mask_type regional": ["regional"],
+    "-mask_type external": ["-mask_file"],
+    "-mask_type external -mask_file /no/mask.mat": ["/no/mask.mat"],
+    "-device tpu": ["'tpu'"],
+    "-device meta": ["'meta'"],
+    "-unknown 3": ["-unknown"],
+    "--unknown 3": ["--unknown"],
+    "-cat clip": ["-cat"],
+    "--cat clip": ["--cat"],
+    "-num_epoch 3": ["-num_epoch"],
+    "-l 0.1": ["-l"],
+    "stray": ["stray"],
+    "-lr": ["lr"],
+}
+
+
+@pytest.mark.parametrize("given", BAD)
+def test_bad_input_is_one_line_and_leaves_earlier_outputs_alone(given, earlier, flags):
+    before = contents(earlier)
+    for more in ((), ("-overwrite",)):
+        assert_refused(call(flags(earlier, "-num_epochs", EPOCHS, *more, *given.split())), *BAD[given])
+    assert contents(earlier) == before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_without_one_is_refused(tmp_path, flags):
+    assert_refused(call(flags(tmp_path / "new", "-device", "cuda")), "'cuda'")
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path, flags):
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/clip").write_text("in the way")
+    before = contents(tmp_path)
+    for output in ("file", "folder"):
+        assert_refused(call(flags(tmp_path / output, "-num_epochs", 1)), str(tmp_path / output / "clip"))
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_output_folder_is_refused(tmp_path, flags):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    assert_refused(call(flags(tmp_path / "closed", "-num_epochs", 1)), "closed")
+
+
+def test_the_program_itself_prints_one_line_and_exits_2(tmp_path, flags, run_script):
+    done = run_script(flags(tmp_path, "-category", "nope"))
+    assert (done.returncode, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()
+    assert line.startswith("main.py: no category 'nope'")
+
+
+@pytest.mark.parametrize("limit", [1_000_000, 3_000], ids=["at the checkpoint", "at once"])
+def test_a_full_disk_ends_the_run_and_the_checkpoint_before_is_intact(limit, tmp_path, flags, run_script, learned):
+    assert call(flags(tmp_path, "-num_epochs", 2)).code == 0
+    before = contents(tmp_path / "clip/model")
+
+    def fill():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # no file may grow beyond it
+
+    full = run_script(flags(tmp_path, "-num_epochs", EPOCHS), preexec_fn=fill)
+    assert full.returncode == 1, full.stderr
+    [line] = full.stderr.splitlines()
+    assert line.startswith("main.py: ") and "File too large" in line
+    assert contents(tmp_path / "clip/model") == before
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert call(flags(tmp_path, "-num_epochs", EPOCHS)).code == 0
+    assert_same_run(tmp_path / "clip", learned)
+
+
+def test_divergence_stops_at_once_names_what_and_where_and_keeps_the_last_good_state(
+    tmp_path, flags, learned, monkeypatch
+):
+    gradient, calls = model.Descriptor.gradient, []
+
+    def diverging(f, x):
+        calls.append(1)
+        return gradient(f, x) * (float("nan") if len(calls) > 6 else 1)  # from epoch 3 on
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model.Descriptor, "gradient", diverging)
+        done = call(flags(tmp_path, "-num_epochs", EPOCHS))
+    assert done.code == 1
+    [line] = done.err.splitlines()
+    for part in ("diverged", "epoch 3", "nan", "-lr", "-step_size"):
+        assert part in line
+    assert state_of(tmp_path / "clip")["epoch"] == 2
+    assert all(torch.isfinite(x).all() for x in leaves(state_of(tmp_path / "clip")).values() if torch.is_tensor(x))
+    assert [row["epoch"] for row in rows_of(tmp_path / "clip")] == ["1", "2"]
+    assert call(flags(tmp_path, "-num_epochs", EPOCHS)).code == 0
+    assert_same_run(tmp_path / "clip", learned)
+
+
+@pytest.mark.parametrize("given", ["-step_size 1e18", "-lr 1e12"])
+def test_settings_that_blow_up_end_in_one_line(given, tmp_path, flags):
+    done = call(flags(tmp_path, "-num_epochs", 9, *given.split()))
+    assert done.code == 1
+    [line] = done.err.splitlines()
+    assert "diverged in epoch" in line and given.split()[0] in line
+
+
+def test_a_dead_net_is_told_instead_of_learning_nothing(tmp_path, flags, monkeypatch):
+    features = model.Descriptor.features
+    monkeypatch.setattr(model.Descriptor, "features", lambda f, x: features(f, x) * 0)
+    done = call(flags(tmp_path, "-num_epochs", 2))
+    assert done.code == 1
+    [line] = done.err.splitlines()
+    assert "dead" in line and "epoch 1" in line
+
+
+# -------------------------------------------------------------------------------------------------------- hidden pixels
+
+
+def test_hidden_pixels_are_never_looked_at(tmp_path, flags, moving):
+    """Two clips that differ under the mask alone give the same run, bit for bit."""
+    clip = moving(12, 16, 16)
+    hidden = np.random.default_rng(0).random(clip.shape[:3]) < 0.4
+    np.save(tmp_path / "mask.npy", hidden)
+    for name, change in (("one", 0), ("two", 77)):
+        folder = tmp_path / name / "clip" / "images"
+        folder.mkdir(parents=True)
+        for t, frame in enumerate(np.where(hidden[..., None], clip // 2 + change, clip).astype(np.uint8)):
+            Image.fromarray(frame).save(folder / f"{t}.png")
+        more = ["-mask_type", "external", "-mask_file", tmp_path / "mask.npy", "-num_epochs", 2]
+        assert call(flags(tmp_path / f"output_{name}", "-data_path", tmp_path / name, *more)).code == 0
+    assert_same_state(tmp_path / "output_one/clip", tmp_path / "output_two/clip")
+
+
+# ----------------------------------------------------------------------------------------------------------- the flags
+
+
+def test_a_dry_run_prints_settings_net_and_memory_and_writes_nothing(tmp_path, flags):
+    done = call(flags(tmp_path / "new", "-dry_run", "-num_epochs", 77))
+    assert (done.code, done.err) == (0, "")
+    for part in ("120x4x6x6", "642,335", "memory", "GiB", "-num_epochs 77", "-step_size 0.3", "-net_type FC_S_large"):
+        assert part in done.out
+    assert not (tmp_path / "new").exists()
+
+
+def test_flags_take_two_dashes_and_the_other_releases_names(tmp_path, data_path):
+    common = ["-output_dir", str(tmp_path), "-category", "clip", "-num_frames", "12", "-dry_run"]
+    one = call([*common, *f"-data_path {data_path} -im_size 16x16 -num_chain 5 -step_size 0.2 -num_epochs 7".split()])
+    for size in ("-sz", "--sz", "-image_size", "--image_size", "--im_size"):
+        other = f"--data_dir {data_path} {size} 16 --sample_batch 5 --delta=0.2 --num_epochs=7".split()
+        two = call([*common, *other])
+        assert two.code == 0 and two.out == one.out
+    assert "-num_chain 5" in one.out and "-step_size 0.2" in one.out
+
+
+def test_help_shows_every_flag_and_the_defaults(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main.main(["-h"])
+    assert stop.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for flag, default in {
+        "category": "fire_pot", "data_path": "./trainingVideo", "output_dir": "./output", "net_type": "FC_S_large",
+        "im_size": 224, "num_frames": 70, "num_chain": 3, "batch_size": 1, "num_epochs": 500, "lr": 0.001, "beta1": 0.5,
+        "refsig": 1.0, "step_size": 0.3, "sample_steps": 20, "log_step": 10, "mask_type": "none", "seed": 0,
+        "device": "auto", "precision": "auto",
+    }.items():
+        assert f"-{flag} " in text or f"-{flag}," in text
+        section = text[text.rindex(f"--{flag} ") :]
+        assert section[section.index("(default ") :].startswith(f"(default {default})"), flag
+    for flag in ("image_size", "sz", "data_dir", "sample_batch", "delta", "overwrite", "dry_run", "mask_file"):
+        assert f"--{flag}" in text
