@@ -24,7 +24,7 @@ import torch
 
 import utils
 from langevin import langevin
-from model import descriptor
+from model import Descriptor, descriptor
 
 NETS = {"ST": 100, "FC_S": 100, "FC_S_large": 224}
 VARIANTS = ("plain fp32", "ours fp32", "ours bf16")
@@ -61,14 +61,6 @@ def product_rate(dtype, device, n=2048):
     return 2 * n**3 / best / 1e9
 
 
-def plain_copy(f):
-    """f with contiguous weights, which send the library down its ordinary way."""
-    plain = copy.deepcopy(f)
-    for parameter in plain.parameters():
-        parameter.data = parameter.data.contiguous()
-    return plain
-
-
 def gradient_errors(net, device):
     """Relative error of each variant's gradient against float64."""
     torch.manual_seed(0)
@@ -81,67 +73,75 @@ def gradient_errors(net, device):
     return [((g.double() - exact).norm() / exact.norm()).item() for g in gradients]
 
 
-def steps_of(net, device, chains):
-    """For each variant its Langevin step and its learning step, as functions without arguments."""
-    torch.manual_seed(0)
-    ours = descriptor(net, 70, NETS[net]).to(device)
-    plain, low = plain_copy(ours), copy.deepcopy(ours).sample_in(torch.bfloat16)
-    t, h, w = ours.size
-    x = 50 * torch.randn(chains + 1, t, h, w, 3, device=device).permute(0, 4, 1, 2, 3)
-    contiguous = x.contiguous()
+def videos_of(f, count, device):
+    """`count` videos of noise, stored channels last."""
+    return 50 * torch.randn(count, *f.size, 3, device=device).permute(0, 4, 1, 2, 3)
+
+
+def learn(features, videos, chains, optimizer):
+    """One learning step: the gap of the first `chains` videos and the last one, its gradient, Adam."""
+    sign = torch.tensor([1 / chains] * chains + [-1.0], device=videos.device)
+    optimizer.zero_grad()
+    (features(videos).flatten(1).sum(1) * sign).sum().backward()
+    optimizer.step()
+
+
+def our_steps(f, device, chains):
+    """Our Langevin step in float32 and in bfloat16, and our learning step, as functions without arguments."""
+    x = videos_of(f, chains + 1, device)
+    low = Descriptor(f.layers, f.size).sample_in(torch.bfloat16)
     generators = [utils.generator(device, k) for k in range(chains)]
+    adam = utils.Adam(f.parameters(), 1e-3, 0.5)
 
-    def plain_step():
-        J = contiguous[:chains]
-        J = J + DELTA**2 / 2 * (plain.plain_gradient(J) - J) + DELTA * torch.randn_like(J)
+    def step(net):
+        langevin(x[:chains], lambda J: net.gradient(J).sub_(J), 1, DELTA, generators)
 
-    def step(f):
-        langevin(x[:chains], lambda J: f.gradient(J).sub_(J), 1, DELTA, generators)
+    return lambda: step(f), lambda: step(low), lambda: learn(f.features, x, chains, adam)
 
-    sign = torch.tensor([1 / chains] * chains + [-1.0], device=device)
 
-    def learn(f, features, videos, optimizer):
-        optimizer.zero_grad()
-        (features(videos).flatten(1).sum(1) * sign).sum().backward()
-        optimizer.step()
+def plain_steps(f, device, chains):
+    """The plain Langevin step and learning step; contiguous weights send the library down its ordinary way."""
+    plain, x = copy.deepcopy(f), videos_of(f, chains + 1, device).contiguous()
+    for parameter in plain.parameters():
+        parameter.data = parameter.data.contiguous()
+    adam = torch.optim.Adam(plain.parameters(), 1e-3)
 
-    plain_adam, adam = torch.optim.Adam(plain.parameters(), 1e-3), utils.Adam(ours.parameters(), 1e-3, 0.5)
-    return {
-        "plain fp32": (plain_step, lambda: learn(plain, plain.plain_features, contiguous, plain_adam)),
-        "ours fp32": (lambda: step(ours), lambda: learn(ours, ours.features, x, adam)),
-        "ours bf16": (lambda: step(low), None),  # learning is float32
-    }, gigaflop(ours)
+    def step():
+        J = x[:chains]
+        return J + DELTA**2 / 2 * (plain.plain_gradient(J) - J) + DELTA * torch.randn_like(J)
+
+    return step, lambda: learn(plain.plain_features, x, chains, adam)
 
 
 def measure(net, device_name, rounds, chains, queue):
     """All figures of one net, in a process of its own (for its peak memory)."""
     utils.keep_freed_memory()
     device = torch.device(device_name)
-    steps, cost = steps_of(net, device, chains)
-    rates = {"fp32": product_rate(torch.float32, device), "bf16": product_rate(torch.bfloat16, device)}
-    for name in ("ours bf16", "ours fp32"):  # warm up, and see what ours needs before plain takes more
-        for step in filter(None, steps[name]):
-            step()
+    torch.manual_seed(0)
+    f = descriptor(net, 70, NETS[net]).to(device)
+    fp32, bf16, our_learning = our_steps(f, device, chains)
+    for step in (fp32, bf16, our_learning):
+        step()
     peak = (torch.cuda.max_memory_allocated() if device.type == "cuda" else
             resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024) / 2**30
-    steps["plain fp32"][0]()
+    plain, plain_learning = plain_steps(f, device, chains)
+    plain()
     times = {name: [] for name in VARIANTS}
     for _ in range(rounds):
-        for name in VARIANTS:
-            times[name].append(seconds(steps[name][0], device))
-    learn = {name: statistics.median(seconds(steps[name][1], device) for _ in range(count))
-             for name, count in (("plain fp32", 1), ("ours fp32", rounds))}
-    learn["ours bf16"] = learn["ours fp32"]
-    rows, plain = [], statistics.median(times["plain fp32"])
+        for name, step in zip(VARIANTS, (plain, fp32, bf16), strict=True):
+            times[name].append(seconds(step, device))
+    ours = statistics.median(seconds(our_learning, device) for _ in range(rounds))
+    learning = dict(zip(VARIANTS, (seconds(plain_learning, device), ours, ours), strict=True))  # always float32
+    rates = {"fp32": product_rate(torch.float32, device), "bf16": product_rate(torch.bfloat16, device)}
+    base, cost, rows = statistics.median(times["plain fp32"]), chains * gigaflop(f), []
     for name, error in zip(VARIANTS, gradient_errors(net, device), strict=True):
-        step = statistics.median(times[name])
-        rate = chains * cost / step
+        step, learn_time, rate = statistics.median(times[name]), learning[name], rates[name[-4:]]
         rows.append({
-            "net": net, "variant": name, "seconds_per_step": step, "seconds_per_learning_step": learn[name],
-            "gflops": rate, "share_of_product": rate / rates[name[-4:]], "product_gflops": rates[name[-4:]],
+            "net": net, "variant": name, "seconds_per_step": step, "speedup": base / step,
+            "seconds_per_learning_step": learn_time, "epoch_of_5_steps": 5 * step + learn_time,
+            "epoch_speedup": (5 * base + learning["plain fp32"]) / (5 * step + learn_time), "gflops": cost / step,
+            "share_of_product": cost / step / rate, "product_gflops": rate,
             "peak_gib": None if name == "plain fp32" else peak, "gradient_error": error,
-            "speedup": plain / step, "epoch_of_5_steps": 5 * step + learn[name],
-            "epoch_speedup": (5 * plain + learn["plain fp32"]) / (5 * step + learn[name]),
         })
     queue.put(rows)
 

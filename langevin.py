@@ -1,6 +1,10 @@
 """Langevin dynamics over any score function: pixels of videos, latent vectors of generators."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
+
+THREADS = ThreadPoolExecutor(torch.get_num_threads())  # a CPU draws a row's noise in one thread only
 
 
 def gaussian_(z, generators):
@@ -8,8 +12,12 @@ def gaussian_(z, generators):
 
     Rows are independent of each other: how a batch is split never changes what a row receives.
     """
-    for row, generator in zip(z, generators, strict=True):
+
+    def draw(row, generator):
         row.as_strided((row.numel(),), (1,)).normal_(generator=generator)
+
+    each = THREADS.map if z.device.type == "cpu" else map
+    list(each(draw, z, generators))
     return z
 
 
@@ -26,10 +34,11 @@ def langevin(x, score, steps, delta, generators, free=None):
     x = x.clone()
     z = torch.empty_like(x)
     for _ in range(steps):
-        change = score(x).mul_(delta**2 / 2)
-        if generators is not None:
-            change.add_(gaussian_(z, generators), alpha=delta)
+        drift = score(x)
         if free is not None:
-            change.mul_(free)
-        x.add_(change)
+            drift.mul_(free)
+        x.add_(drift, alpha=delta**2 / 2)
+        if generators is not None:
+            gaussian_(z, generators)
+            x.add_(z if free is None else z.mul_(free), alpha=delta)
     return x

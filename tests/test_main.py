@@ -449,7 +449,7 @@ def interrupting(function, at):
 
 MOMENTS = {  # where a Ctrl-C comes in epoch 3, and the epochs that are done by then
     "while sampling": (model.Descriptor, "gradient", 8, 2),
-    "while learning": (model.Descriptor, "features", 3, 2),
+    "while learning": (model.Descriptor, "features", 4, 2),
     "while the parameters are updated": (utils.Adam, "step", 3, 3),
     "while the row is logged": (utils.Run, "log", 3, 3),
 }
