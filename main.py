@@ -25,6 +25,7 @@ CHANGEABLE = ("num_epochs", "log_step", "device", "data_path", "output_dir")
 QUALITY = {"sample_steps": 2, "step_size": 0.5, "lr": 0.002, "anneal": 0.4, "num_epochs": 1000}
 TESTING = ("test", "ckpt", "sample_size", "test_steps", "start", "loop", "overwrite", "dry_run")  # no part of a run
 SNAPSHOT = 2**28  # bytes of a state that is copied, to be saved while learning goes on; a larger one is saved at once
+SHOWN = ("gap", "chain_std")  # metrics on the progress bar
 LOST = 20  # epochs without a gradient at the chains, after which they are not expected back
 MEMORY = 50  # epochs over which recovered clips are averaged
 MARGIN = 24  # frames sampled beyond each end of a video of another length, and cut off: they see the padding
@@ -160,7 +161,7 @@ def pick_precision(f, x, limit=0.01):
     def timed(dtype):
         f.sample_in(dtype).gradient(x)
         seconds = []
-        for _ in range(3):
+        for _ in range(2):
             begun = time.perf_counter()
             g = f.gradient(x)
             norm = g.norm().item()  # also waits for the device
@@ -374,35 +375,9 @@ def learn(args):
     run.open_logs(learner.epoch)
     if learner.epoch == 0:
         utils.save_frames(run.folder / "observed_sequence", learner.pictures()[0])
-    fit(learner, run, videos, hidden)
+    shorter = "-im_size 64 -preset quality takes minutes"
+    utils.fit(learner, run, lambda metrics: report(learner, run, metrics, videos, hidden), SHOWN, shorter)
     print(f"done: {learner.epoch} epochs; new videos are in '{run.folder}/final_results'")
-
-
-def fit(learner, run, videos, hidden):
-    """Learn until num_epochs are done, with a progress bar; whatever ends it early leaves the last good state."""
-    args, first = learner.args, learner.epoch + 1
-    bar = tqdm(total=args.num_epochs, initial=learner.epoch, unit="epoch", disable=None)
-    try:
-        while learner.epoch < args.num_epochs:
-            begun = time.perf_counter()
-            metrics = learner.learn_epoch(run.log)
-            bar.set_postfix(gap=f"{metrics['gap']:.4g}", std=f"{metrics['chain_std']:.1f}", refresh=False)
-            bar.update()
-            report(learner, run, metrics, videos, hidden)
-            if learner.epoch == first:
-                announce(args, first, time.perf_counter() - begun)
-        run.wait()
-    except (KeyboardInterrupt, utils.RunError) as stop:
-        with utils.uninterrupted():
-            run.wait()
-            run.save_checkpoint(learner.state(), learner.epoch)
-        saved = f"epoch {learner.epoch} is saved in '{run.folder}'"
-        if isinstance(stop, KeyboardInterrupt):
-            raise KeyboardInterrupt(f"interrupted: {saved}; the same command goes on from there") from None
-        raise utils.RunError(f"{stop} ({saved})") from None
-    finally:
-        bar.close()
-        run.close()
 
 
 def report(learner, run, metrics, videos, hidden):
@@ -427,9 +402,7 @@ def report(learner, run, metrics, videos, hidden):
         if last:
             judge(args, run.folder, I, J, videos, hidden)
         run.save_checkpoint(state, epoch)
-        if not sys.stderr.isatty():  # no bar there
-            std = metrics["chain_std"]
-            print(f"epoch {epoch}/{args.num_epochs}  gap {metrics['gap']:.4g}  chain std {std:.1f}", flush=True)
+        utils.tell(epoch, args.num_epochs, metrics, SHOWN)
 
     run.in_background(save)
     if not small:
@@ -461,21 +434,6 @@ def judge(args, folder, I, J, videos, hidden):
     evaluate.print_table(rows)
     evaluate.write_csv(folder / f"{name}.csv", rows)
     evaluate.write_json(folder / f"{name}.json", rows, settings_of(args))
-
-
-def announce(args, epoch, seconds):
-    """After the first epoch: how long the run will take, and what makes it shorter where that is long."""
-    total = seconds * (args.num_epochs - epoch)
-    message = f"one epoch took {seconds:.2g} s: about {duration(total)} to go"
-    if total > 1800 and args.device.type == "cpu":
-        message += "; on this CPU, -im_size 64 -sample_steps 5 -num_epochs 800 takes minutes"
-    tqdm.write(message)
-
-
-def duration(seconds):
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def print_header(args, f, names, learner=None):

@@ -22,6 +22,7 @@ import av
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
+from tqdm import tqdm
 
 FPS = 25
 KEEP_CHECKPOINTS = 3
@@ -429,6 +430,53 @@ class Run:
         self.worker.shutdown()
         self.csv.close()
         self.board.close()
+
+
+def fit(learner, run, report, shown, shorter):
+    """Learn until num_epochs are done, with a progress bar; whatever ends it early leaves the last good state.
+
+    learner has args, epoch, state() and learn_epoch(log) -> metrics, which calls log(epoch, metrics) as part of the
+    change of its state; report(metrics) is called after each epoch; shown: the metrics on the bar; shorter: what makes
+    a long run on a CPU a short one.
+    """
+    args, first = learner.args, learner.epoch + 1
+    bar = tqdm(total=args.num_epochs, initial=learner.epoch, unit="epoch", disable=None)
+    try:
+        while learner.epoch < args.num_epochs:
+            begun = time.perf_counter()
+            metrics = learner.learn_epoch(run.log)
+            bar.set_postfix({name: f"{metrics[name]:.4g}" for name in shown}, refresh=False)
+            bar.update()
+            report(metrics)
+            if learner.epoch == first:
+                total = (time.perf_counter() - begun) * (args.num_epochs - first)
+                hint = f"; on this CPU, {shorter}" if total > 1800 and args.device.type == "cpu" else ""
+                tqdm.write(f"one epoch took {time.perf_counter() - begun:.2g} s: about {duration(total)} to go{hint}")
+        run.wait()
+    except (KeyboardInterrupt, RunError) as stop:
+        with uninterrupted():
+            run.wait()
+            run.save_checkpoint(learner.state(), learner.epoch)
+        saved = f"epoch {learner.epoch} is saved in '{run.folder}'"
+        if isinstance(stop, KeyboardInterrupt):
+            raise KeyboardInterrupt(f"interrupted: {saved}; the same command goes on from there") from None
+        raise RunError(f"{stop} ({saved})") from None
+    finally:
+        bar.close()
+        run.close()
+
+
+def tell(epoch, num_epochs, metrics, shown):
+    """A line about an epoch that has been saved, where there is no progress bar."""
+    if not sys.stderr.isatty():
+        print(f"epoch {epoch}/{num_epochs}", *(f"{name} {metrics[name]:.4g}" for name in shown), sep="  ", flush=True)
+
+
+def duration(seconds):
+    """A length of time as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 OUTPUTS = (
