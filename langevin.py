@@ -13,11 +13,12 @@ def gaussian_(z, generators):
     Rows are independent of each other: how a batch is split never changes what a row receives.
     """
 
-    def draw(row, generator):
+    def draw(pair):
+        row, generator = pair
         row.as_strided((row.numel(),), (1,)).normal_(generator=generator)
 
     each = THREADS.map if z.device.type == "cpu" else map
-    list(each(draw, z, generators))
+    list(each(draw, zip(z, generators, strict=True)))
     return z
 
 

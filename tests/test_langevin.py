@@ -55,6 +55,18 @@ def test_a_videos_noise_does_not_depend_on_how_the_batch_is_split():
     assert torch.equal(whole[order], langevin(x[order], pull, 3, 0.3, generators(3, 1, 4, 2)))
 
 
+def test_every_video_needs_a_generator_of_its_own():
+    for count in (1, 3):
+        with pytest.raises(ValueError):
+            langevin(videos(2), pull, 1, 0.3, generators(*range(count)))
+
+
+def test_many_videos_get_what_each_alone_would():
+    x = videos(9)
+    alone = [langevin(x[k : k + 1], pull, 2, 0.3, generators(k)) for k in range(9)]
+    assert torch.equal(langevin(x, pull, 2, 0.3, generators(*range(9))), torch.cat(alone))
+
+
 def test_videos_have_independent_noise():
     noise = langevin(torch.zeros(2, 100_000), torch.zeros_like, 1, 1.0, generators(1, 2))
     assert abs(torch.corrcoef(noise)[0, 1]) < 4 / 100_000**0.5

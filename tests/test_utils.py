@@ -4,6 +4,7 @@ import copy
 import io
 import os
 import signal
+import time
 
 import imageio.v3 as iio
 import numpy as np
@@ -309,22 +310,6 @@ def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_full_disk_under_torch_save_is_an_oserror(tmp_path, monkeypatch):
-    path = tmp_path / "state.pt"
-    utils.write_atomically(path, b"old")
-
-    class Full(io.FileIO):
-        def write(self, content):
-            raise OSError(28, "No space left on device")
-
-    def save(file):
-        torch.save({"w": torch.zeros(100)}, Full(os.dup(file.fileno()), "wb"))
-
-    with pytest.raises(OSError, match="No space left"):
-        utils.write_atomically(path, save)
-    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
-
-
 def new_run(folder, **settings):
     return utils.Run(folder, {"lr": 0.1, "num_epochs": 5, "size": [3, 4], **settings}, ("num_epochs",))
 
@@ -368,6 +353,41 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, capsys):
         assert "latest.pt" in capsys.readouterr().err
     (model / "epoch_0001.pt").unlink()
     assert run.load_checkpoint("cpu") is None
+
+
+def test_a_disk_that_is_full_while_saving_is_named_and_the_checkpoint_before_is_intact(tmp_path, monkeypatch):
+    run, save = new_run(tmp_path / "run"), torch.save
+    run.save_checkpoint({"epoch": 1}, 1)
+
+    class Full:
+        def write(self, content):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", lambda state, file: save(state, Full()))
+    with pytest.raises(utils.RunError) as caught:
+        run.save_checkpoint({"epoch": 2, "w": torch.zeros(100)}, 2)
+    assert caught.value.code == 1
+    assert "latest.pt" in str(caught.value) and "No space left on device" in str(caught.value)
+    assert sorted(p.name for p in (tmp_path / "run/model").iterdir()) == ["epoch_0001.pt", "latest.pt"]
+    assert run.load_checkpoint("cpu") == {"epoch": 1}
+
+
+def test_a_job_in_the_background_is_waited_for_and_what_it_raises_arrives(tmp_path):
+    run, done = new_run(tmp_path / "run"), []
+
+    def slow():
+        time.sleep(0.05)
+        done.append("first")
+
+    def fails():
+        assert done == ["first"]  # one at a time, in their order
+        raise utils.RunError("no room")
+
+    run.in_background(slow)
+    run.in_background(fails)
+    with pytest.raises(utils.RunError, match="no room"):
+        run.wait()
+    run.wait()  # told once
 
 
 def test_a_checkpoint_may_hold_only_plain_types_and_tensors(tmp_path):

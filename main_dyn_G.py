@@ -1,0 +1,682 @@
+"""Dynamic generator: learn how a state moves and how it looks, and generate new videos of any length.
+
+Xie, Gao, Zheng, Zhu, Wu, "Learning Dynamic Generator Model by Alternating Back-Propagation Through Time", AAAI 2019.
+`Learner.learn_chunk` is the paper's algorithm: Langevin inference of everything unknown, then one step of the weights,
+both by back-propagation through time. dynamic_generator.py has the nets and the glossary.
+"""
+
+import argparse
+import copy
+import math
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+import data
+import evaluate
+import utils
+from dynamic_generator import ENCODED_SIZE, IMAGE_SIZES, DynamicGenerator, layer_table, memory_per_frame
+from langevin import gaussian_, langevin
+
+TASKS = ("scene", "motion", "recovery", "inpainting")
+PRESETS = {  # defaults: one value for all tasks or, in the order above, one for each (as released)
+    "category": ("fire", "runner", "ocean", "boat"),
+    "output_dir": ("./output_synthesis", "./output_synthesis", "./output_recovery", "./output_background_inpainting"),
+    "im_size": (64, 64, 150, 128),
+    "num_frames": (60, 30, 70, 150),
+    "truncated_backprop_length": (30, 30, 70, 150),
+    "batch_size": (1, 30, 1, 1),
+    "state_size": (100, 3, 100, 100),
+    "z_size": 100,
+    "content_size": (0, 100, 0, 0),
+    "motion_type_size": 0,
+    "dynamic_mode": "nonlinear",
+    "mask_type": ("none", "none", "region", "external"),
+    "mask_file": (None, None, None, "mask128.mat"),
+    "refsig": (1.0, 1.0, 0.5, 0.5),
+    "step_size": (0.03, 0.03, 0.01, 0.01),  # not as released: with 0.03 large frames throw s_0 far out of its prior
+    "num_epochs": (3000, 7000, 7000, 7000),
+    "num_sections_in_test": (4, 2, 4, 4),
+    "num_batches_in_test": 2,
+    "init_state": ("inferred", "random", "inferred", "inferred"),
+}
+ENCODER_PRESET = {"state_size": 80, "z_size": 20, "content_size": 100}
+CLIP_LENGTHS = {"chatelet": 104, "boat": 72}  # clips for inpainting that are shorter than the preset
+ARCHITECTURE = ("im_size", "state_size", "z_size", "content_size", "motion_type_size", "dynamic_mode", "encoder")
+MASK_TYPES = ("none", "external", *data.MASK_TYPES, "missingFrames", "randomRegion")
+
+# Settings that a resumed run may change; all others decide the result.
+CHANGEABLE = ("num_epochs", "log_step", "device", "data_path", "mask_path", "output_dir", "readout", "init_state",
+              "burn_in", "content", "num_sections_in_test", "num_batches_in_test")
+TESTING = ("test", "isTraining", "ckpt", "replay", "animate", "overwrite", "dry_run")  # no part of a run
+MEMORY = 50  # epochs over which recovered clips are averaged
+SHOWN = 4  # clips of each kind on a contact sheet
+
+
+# ---------------------------------------------------------------------------------------------------- command line
+
+
+def frame_side(text):
+    height, width = utils.image_size(text)
+    if height != width or height not in IMAGE_SIZES:
+        sides = ", ".join(map(str, IMAGE_SIZES))
+        raise argparse.ArgumentTypeError(f"no generator makes frames of '{text}'; there are sides of {sides}")
+    return height
+
+
+def boolean(text):
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"'{text}' is neither True nor False")
+    return text.lower() == "true"
+
+
+def mask_name(text):
+    return "missing_frames" if text == "missing" else text
+
+
+def build_parser():
+    parser = utils.ArgumentParser(
+        prog="main_dyn_G.py",
+        description="Learn a dynamic generator from the clips of a category and generate new videos of any length.",
+        epilog=f"'by task': the defaults for {', '.join(TASKS)}. Flags take one dash or two, in full; a negative "
+        "number is written -flag=-1. The same command again resumes an unfinished run.",
+    )
+
+    def add(group, names, default=None, help="", **kwargs):
+        preset = PRESETS.get(names.split()[0])
+        if isinstance(preset, tuple):
+            help += f" (by task: {', '.join(map(str, preset))})"
+        elif preset is not None:
+            help += f" (default {preset})"
+        utils.add_flag(group, names, default, help, **kwargs)
+
+    group = parser.add_argument_group("task")
+    add(group, "task net_type", None, "scene: dynamic textures; motion: many clips of one motion; recovery, "
+        "inpainting: hidden pixels (default scene, or recovery with -training_mode incomplete)", choices=TASKS)
+    add(group, "encoder", help="image to video: learn a net that gives a frame's content and state",
+        action="store_true")
+    add(group, "isTraining", True, "False: generate from a learned model", type=boolean)
+    add(group, "test", help="the same as -isTraining False", action="store_true")
+    group = parser.add_argument_group("data")
+    add(group, "category", None, "folder of clips below data_path")
+    add(group, "data_path data_dir", "./trainingVideo", "where categories are")
+    add(group, "im_size image_size sz", None, "side of the frames in pixels", type=frame_side)
+    add(group, "num_frames", None, "first frames of each clip that are used", type=utils.positive_int)
+    group = parser.add_argument_group("hidden pixels (recovery and inpainting)")
+    add(group, "training_mode", None, "complete ignores masks, incomplete needs one",
+        choices=("complete", "incomplete"))
+    add(group, "mask_type", None, "what is hidden: " + ", ".join(MASK_TYPES), choices=MASK_TYPES, type=mask_name)
+    add(group, "mask_file", None, "for -mask_type external: .mat, .npy, video or folder of images (white = hidden)")
+    add(group, "mask_path", None, "a mask_file may also be mask_path/category/mask_file (default data_path)")
+    add(group, "readout", "last", "the recovered clip: the last sample, or the mean of the last 50 or so",
+        choices=("last", "mean"))
+    group = parser.add_argument_group("model")
+    add(group, "state_size", None, "dimensions of the state s", type=utils.positive_int)
+    add(group, "z_size", None, "dimensions of the innovation xi", type=utils.positive_int)
+    add(group, "content_size", None, "dimensions of a clip's content a", type=utils.non_negative_int)
+    add(group, "motion_type_size", None, "dimensions of a clip's motion type m", type=utils.non_negative_int)
+    add(group, "dynamic_mode", None, "transition net: nonlinear, linear", choices=("nonlinear", "linear"))
+    add(group, "frame_generator_mode", None, "64, 128, 150: the released name of the generator for this im_size",
+        type=frame_side)
+    add(group, "refsig", None, "std sigma of the noise on frames, which are in [-1, 1]", type=utils.positive_float)
+    group = parser.add_argument_group("Langevin inference")
+    add(group, "likelihood_scale", "sum", "log likelihood: sum over pixels (paper), or the released mean",
+        choices=("sum", "mean"))
+    add(group, "sample_steps", 15, "Langevin steps per chunk and epoch", type=utils.positive_int)
+    add(group, "step_size delta", None, "step size delta; with the mean 0.03 for all", type=utils.positive_float)
+    group = parser.add_argument_group("learning")
+    add(group, "num_epochs", None, "epochs, one update of the weights per chunk", type=utils.positive_int)
+    add(group, "batch_size", None, "clips per mini-batch", type=utils.positive_int)
+    add(group, "truncated_backprop_length", None, "frames of a chunk, through which gradients flow back in time",
+        type=utils.positive_int)
+    add(group, "lr lr_gen", 0.002, "learning rate of Adam", type=utils.positive_float)
+    add(group, "beta1 beta1_gen", 0.5, "first-moment decay of Adam", type=float)
+    add(group, "seed", 0, "seed of all randomness", type=int)
+    group = parser.add_argument_group("new videos")
+    add(group, "ckpt ckpt_name", None, "checkpoint: a file, also of the run's model folder (default its latest.pt)")
+    add(group, "num_sections_in_test", None, "length, in chunks", type=utils.positive_int)
+    add(group, "num_batches_in_test", None, "how many mini-batches", type=utils.positive_int)
+    add(group, "init_state", None, "first state: as inferred, or random", choices=("inferred", "random"))
+    add(group, "burn_in", 0, "frames left out at the start (the paper starts from a random state, and leaves some out)",
+        type=utils.non_negative_int)
+    add(group, "content", "inferred", "content: each clip's, as inferred; random; or that of clip 0, 1, ...")
+    add(group, "replay", help="test with the inferred noise: the clips again, not new videos", action="store_true")
+    add(group, "animate", None, "test with -encoder: a picture that becomes the first frame")
+    group = parser.add_argument_group("output")
+    add(group, "output_dir", None, "a run's outputs go to output_dir/category")
+    add(group, "log_step", 10, "epochs between outputs", type=utils.positive_int)
+    add(group, "overwrite", help="delete an earlier run of this category first", action="store_true")
+    add(group, "dry_run", help="print the settings, the nets and the memory they need, and stop", action="store_true")
+    add(group, "device", "auto", "auto, cpu, cuda, cuda:1, ...", type=utils.device_name)
+    return parser
+
+
+def presets(task, category, encoder):
+    """The defaults of a task by flag."""
+    column = TASKS.index(task)
+    values = {name: value[column] if isinstance(value, tuple) else value for name, value in PRESETS.items()}
+    length = CLIP_LENGTHS.get(category or values["category"])
+    if task == "inpainting" and length:
+        values |= {"num_frames": length, "truncated_backprop_length": length}
+    return values | ENCODER_PRESET if encoder else values
+
+
+def parse_given(parser, argv):
+    """The settings, and those among them that the user gave."""
+    args = parser.parse_args(argv)
+    unset = argparse.Namespace(**dict.fromkeys(vars(args)))
+    given = {name: value for name, value in vars(parser.parse_args(argv, unset)).items() if value is not None}
+    return args, given
+
+
+def parse(argv=None):
+    """The settings with the task's presets, and those among them that the user gave."""
+    parser = build_parser()
+    args, given = parse_given(parser, argv)
+    args.task = args.task or ("recovery" if args.training_mode == "incomplete" else "scene")
+    args.test |= not args.isTraining
+    values = presets(args.task, args.category, args.encoder) | {"mask_path": args.data_path}
+    if "mask_file" in given:
+        values["mask_type"] = "external"
+    if args.likelihood_scale == "mean":
+        values["step_size"] = 0.03
+    args = argparse.Namespace(**(vars(args) | values | given))
+    if args.training_mode == "complete":
+        args.mask_type = "none"
+    if args.mask_type != "external":
+        args.mask_file = None
+    args.truncated_backprop_length = min(args.truncated_backprop_length, args.num_frames)
+    if not args.test:
+        check(args, parser)
+    return args, given
+
+
+def check(args, parser):
+    """End the program where flags contradict each other."""
+    if not 0 <= args.beta1 < 1:
+        parser.error(f"argument -beta1: {args.beta1} is not in [0, 1)")
+    if args.mask_type == "external" and args.mask_file is None:
+        parser.error("-mask_type external needs -mask_file")
+    if args.training_mode == "incomplete" and args.mask_type == "none":
+        parser.error("-training_mode incomplete needs -mask_type")
+    if args.frame_generator_mode not in (None, args.im_size):
+        parser.error(f"-frame_generator_mode {args.frame_generator_mode} does not fit -im_size {args.im_size}")
+    if args.encoder and (args.im_size != ENCODED_SIZE or args.mask_type != "none" or args.motion_type_size):
+        parser.error(f"-encoder takes -im_size {ENCODED_SIZE}, no mask and no motion type")
+
+
+# ------------------------------------------------------------------------------------------------------ preparation
+
+
+def released_mask(mask_type, num_frames, im_size, rng):
+    """The masks that the released code draws itself, which are not the paper's, bool (T, H, W).
+
+    missingFrames: frames 24 to 46, one block. randomRegion: in every frame 53 of the 81 blocks of 16x16 pixels that fit
+    into 150 px (so that the last 6 rows and columns are never hidden), and the same share at other sizes.
+    """
+    mask = np.zeros((num_frames, *im_size), dtype=bool)
+    if mask_type == "missingFrames":
+        mask[24:47] = True
+        return mask
+    rows, columns = im_size[0] // 16, im_size[1] // 16
+    for frame in mask:
+        hidden = rng.permutation(rows * columns) < round(53 / 81 * rows * columns)
+        frame[: 16 * rows, : 16 * columns] = hidden.reshape(rows, columns).repeat(16, axis=0).repeat(16, axis=1)
+    return mask
+
+
+def load_masks(args, count):
+    """Which pixels of `count` clips are hidden, bool (N, T, H, W), or None."""
+    size = (args.im_size, args.im_size)
+    if args.mask_type == "none":
+        return None
+    if args.mask_type == "external":
+        path = Path(args.mask_path) / args.category / args.mask_file
+        path = path if path.exists() and not Path(args.mask_file).exists() else args.mask_file
+        return np.stack([data.read_mask(path, args.num_frames, size)] * count)
+    rng = np.random.default_rng(args.seed)
+    draw = data.draw_mask if args.mask_type in data.MASK_TYPES else released_mask
+    return np.stack([draw(args.mask_type, args.num_frames, size, rng) for _ in range(count)])
+
+
+def load(args):
+    """The clips uint8 (N, T, H, W, 3), which of their pixels are hidden, bool (N, T, H, W) or None, and their names.
+
+    For an encoder, each clip is cut into all the windows of num_frames frames that it holds, to learn from the first of
+    each.
+    """
+    size = (args.im_size, args.im_size)
+    if not args.encoder:
+        videos, names = data.load_category(args.data_path, args.category, args.num_frames, size)
+        return videos, load_masks(args, len(names)), names
+    windows, names = [], []
+    for path in data.list_clips(data.category_folder(args.data_path, args.category)):
+        clip = data.read_clip(path, None, size)
+        for t in range(0, len(clip) - args.num_frames + 1, args.num_frames):
+            windows.append(clip[t : t + args.num_frames])
+            names.append(f"{path.name} from frame {t}")
+    if not windows:
+        raise data.InputError(f"no clip of '{args.category}' has {args.num_frames} frames: lower -num_frames")
+    return np.stack(windows), None, names
+
+
+def unit(videos):
+    """uint8 (N, T, H, W, 3) -> float32 (N, 3, T, H, W) in [-1, 1]."""
+    return data.to_tensor(videos) / 127.5 - 1
+
+
+def grey(videos):
+    """The inverse of `unit`."""
+    return utils.to_uint8((videos + 1) * 127.5)
+
+
+def build_net(args):
+    net = DynamicGenerator(args.im_size, args.state_size, args.z_size, args.content_size, args.motion_type_size,
+                           args.dynamic_mode, args.encoder)
+    return net.to(args.device)
+
+
+# -------------------------------------------------------------------------------------------------------- learning
+
+
+def slices(total, length):
+    """The whole of `total` in slices of `length`; the last one may be shorter."""
+    return [slice(k, min(k + length, total)) for k in range(0, total, length)]
+
+
+def pack(latents):
+    """Latents by name, each (N, ...), as one tensor (N, D), which langevin.py can move."""
+    return torch.cat([u.flatten(1) for u in latents.values()], dim=1)
+
+
+def unpack(u, like):
+    """The inverse of `pack`: u (N, D) as latents with the names and shapes of `like`."""
+    parts = u.split([v[0].numel() for v in like.values()], dim=1)
+    return {name: part.reshape(v.shape) for (name, v), part in zip(like.items(), parts, strict=True)}
+
+
+def squared_error(x, I, visible):
+    """Sum over visible entries of (I - x)^2."""
+    error = (I - x).square()
+    return error.sum() if visible is None else (error * visible).sum()
+
+
+def count_entries(I, visible):
+    """How many entries of I (N, 3, T, H, W) are visible."""
+    return I.numel() if visible is None else 3 * int(visible.sum())
+
+
+def likelihood_weight(I, visible, scale):
+    """What a chunk's log likelihood is multiplied by: 1 for 'sum', the paper's posterior; for 'mean', as released,
+    1 / (N T), or 1 / number of visible entries where pixels are hidden."""
+    if scale == "sum":
+        return 1.0
+    return 1 / (I.shape[0] * I.shape[2]) if visible is None else 1 / max(count_entries(I, visible), 1)
+
+
+class Learner:
+    """The state of learning and one epoch of it.
+
+    net: F, G and perhaps E; I: observed videos (N, 3, T, H, W) in [-1, 1], 0 (mid-grey) where hidden; visible: 1 where
+    a pixel is seen, 0 where not (N, 1, T, H, W), or None; latents: the current sample of all that is unknown, by the
+    names of the net's arguments: xi (N, T, dim xi), s = s_0, a and m (N, dim); J: the videos that the last epoch drew,
+    each chunk before its step; average: J over the last epochs, where pixels are hidden; epoch: how many are done.
+    """
+
+    def __init__(self, args, videos, hidden, net):
+        """videos uint8 (N, T, H, W, 3), hidden bool (N, T, H, W) or None."""
+        self.args, self.net, self.epoch = args, net, 0
+        self.shown = {"observed": videos}
+        self.optimizer = utils.Adam(net.parameters(), args.lr, args.beta1)
+        self.I, self.visible, self.truth, self.average = unit(videos).to(args.device), None, None, None
+        if hidden is not None:
+            hidden = torch.from_numpy(hidden)[:, None].to(args.device)
+            self.truth = self.I if args.task == "recovery" else None  # for the score alone
+            self.I, self.visible = self.I.masked_fill(hidden, 0), (~hidden).float()
+            self.average = torch.zeros_like(self.I)
+            self.shown["masked"] = grey(self.I)
+        self.J = torch.zeros_like(self.I)
+        n, _, t = self.I.shape[:3]
+        self.batches, self.chunks = slices(n, args.batch_size), slices(t, args.truncated_backprop_length)
+        sizes = {"xi": (t, args.z_size), "s": (args.state_size,), "a": (args.content_size,),
+                 "m": (args.motion_type_size,)}
+        self.latents = {
+            name: gaussian_(torch.empty(n, *size, device=args.device), self.generators(name, range(n)))
+            for name, size in sizes.items()
+        }
+
+    def generators(self, kind, rows):
+        """The noise of this epoch: a generator for each clip, of its own for ever."""
+        return [utils.generator(self.args.device, self.args.seed, self.epoch, kind, k) for k in rows]
+
+    def log_likelihood(self, x, I, visible):
+        """log p(I | x) of a chunk, but for a constant: -(weight / 2 sigma^2) sum (I - x)^2 over visible entries."""
+        weight = likelihood_weight(I, visible, self.args.likelihood_scale)
+        return -weight / (2 * self.args.refsig**2) * squared_error(x, I, visible)
+
+    def score(self, u, like, known, I, visible):
+        """Gradient of the log joint with respect to all unknowns of a chunk, u (N, D) packed as `like`: through G and,
+        back in time, through F. Every unknown has the prior N(0, 1).
+
+        Differs from upstream: these are the nets that are learned; there, F is a second, random net.
+        """
+        u = u.detach().requires_grad_()
+        with torch.enable_grad():
+            x, _ = self.net(**unpack(u, like), **known)
+            g = torch.autograd.grad(self.log_likelihood(x, I, visible), u)[0]
+        self.likelihood_gradient = g.detach().clone()  # for the log
+        return g.sub_(u.detach())
+
+    def learn_chunk(self, rows, frames, s):
+        """Inference and one learning step, for the clips `rows` in a chunk of `frames` that starts from the state s
+        (N, dim s), a constant, or where s is None from the unknown s_0. Returns the state it ends with, and metrics."""
+        I, visible = self.I[rows, :, frames], None if self.visible is None else self.visible[rows, :, frames]
+        known = {} if s is None else {"s": s}
+        if self.net.encoder:  # content and s_0 come from the clip's first frame
+            a, s_0 = self.net.encoder(self.I[rows, :, 0])
+            known = {"a": a, "s": s_0, "m": self.latents["m"][rows]} | known
+        unknown = {name: u[rows, frames] if name == "xi" else u[rows] for name, u in self.latents.items()
+                   if name not in known}
+
+        # 1. inference: Langevin steps on everything unknown, at once
+        begun = time.perf_counter()
+        constant = {name: u.detach() for name, u in known.items()}
+        noise = self.generators(("chunk", frames.start), range(rows.start, rows.stop))
+        u = langevin(pack(unknown), lambda u: self.score(u, unknown, constant, I, visible), self.args.sample_steps,
+                     self.args.step_size, noise)
+        gradients = unpack(self.likelihood_gradient, unknown)
+        metrics = {f"gradient_{name}": g.square().mean().sqrt().item() for name, g in gradients.items() if g.numel()}
+        metrics["seconds_per_step"] = (time.perf_counter() - begun) / self.args.sample_steps
+
+        # 2. learning: one step of Adam on the weights of all nets
+        latents = unpack(u, unknown) | known
+        x, states = self.net(**latents)
+        loss = -self.log_likelihood(x, I, visible)
+        self.optimizer.zero_grad()
+        loss.backward()
+        metrics |= {"loss": loss.item(), "likelihood_weight": likelihood_weight(I, visible, self.args.likelihood_scale)}
+        for name, net in self.net.named_children():
+            metrics[f"grad_norm_{name}"] = sum(p.grad.square().sum() for p in net.parameters()).sqrt().item()
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise utils.RunError(f"diverged in epoch {self.epoch + 1}: {name} is {value}; lower -step_size or -lr")
+        self.optimizer.step()
+
+        self.J[rows, :, frames] = x.detach()
+        for name, u in latents.items():
+            if name == "xi":
+                self.latents[name][rows, frames] = u
+            elif name in unknown or s is None:
+                self.latents[name][rows] = u.detach()
+        return states[:, -1].detach(), metrics
+
+    def learn_epoch(self, log):
+        """One epoch: every chunk of every mini-batch. Returns its metrics, which log(epoch, metrics) has got as part of
+        the same change; what ends the epoch early undoes it."""
+        done, before, chunks = self.epoch, copy.deepcopy(self.state()), []
+        try:
+            for rows in self.batches:
+                s = None
+                for frames in self.chunks:
+                    s, metrics = self.learn_chunk(rows, frames, s)
+                    chunks.append(metrics)
+            with utils.uninterrupted():
+                self.epoch += 1
+                if self.visible is not None:
+                    self.average = torch.lerp(self.average, self.J, 1 / min(self.epoch, MEMORY))
+                names = dict.fromkeys(name for metrics in chunks for name in metrics)
+                found = {name: [metrics[name] for metrics in chunks if name in metrics] for name in names}
+                metrics = self.metrics() | {name: sum(values) / len(values) for name, values in found.items()}
+                log(self.epoch, metrics)
+        except BaseException:
+            if self.epoch == done:
+                with utils.uninterrupted():
+                    self.restore(before)
+            raise
+        return metrics
+
+    def metrics(self):
+        """What the epoch has come to: errors of the videos that it generated, and the spread of what it inferred."""
+        mse = squared_error(self.J, self.I, self.visible).item() / max(count_entries(self.I, self.visible), 1)
+        numbers = {"psnr": 10 * math.log10(4 / max(mse, 1e-12))}  # visible entries, whose range is 2
+        numbers |= {f"std_{name}": u.std().item() for name, u in self.latents.items() if u.numel() > 1}
+        if self.truth is not None:
+            numbers |= {"recovery_error": self.recovery_error(self.J),
+                        "recovery_error_mean": self.recovery_error(self.average)}
+        return numbers
+
+    def recovery_error(self, J):
+        """Mean absolute error on hidden pixels, in grey levels 0-255."""
+        hidden = 1 - self.visible
+        return ((J - self.truth).abs() * hidden).sum().item() * 127.5 / max(3 * hidden.sum().item(), 1)
+
+    def pictures(self):
+        """What the run has come to: the name of its results, these, and what to see beside them, as name -> videos; all
+        videos are uint8 (N, T, H, W, 3)."""
+        args, inferred = self.args, replayed_videos(self.net, self.latents, self.args, "inferred")
+        if self.visible is None:
+            new = [new_videos(self.net, self.latents, args, batch) for batch in range(args.num_batches_in_test)]
+            return "synthesized", grey(torch.cat(new)), {**self.shown, "inferred": grey(inferred)}
+        recovered = self.average if args.readout == "mean" else inferred
+        return "recovered", grey(torch.where(self.visible > 0, self.I, recovered)), self.shown
+
+    def state(self):
+        """All that a resumed run needs, as plain types and tensors."""
+        return {
+            "net": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "latents": self.latents,
+            "average": self.average,
+            "epoch": self.epoch,
+            "settings": settings_of(self.args),
+        }
+
+    def restore(self, state):
+        self.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.latents, self.average, self.epoch = state["latents"], state["average"], state["epoch"]
+
+
+def settings_of(args):
+    """The settings as plain types, for config.json, checkpoints and TensorBoard."""
+    plain = {name: value for name, value in vars(args).items() if name not in TESTING}
+    return plain | {"device": str(args.device)}
+
+
+def learn(args):
+    """Learn from a category's clips; the newest state and pictures are in output_dir/category."""
+    utils.keep_freed_memory()
+    torch.manual_seed(args.seed)
+    videos, hidden, names = load(args)
+    check_content(args, len(names))
+    net = build_net(args)
+    if args.dry_run:
+        return print_header(args, net, names)
+    run = utils.Run(f"{args.output_dir}/{args.category}", settings_of(args), CHANGEABLE, args.overwrite)
+    learner, state = Learner(args, videos, hidden, net), run.load_checkpoint(args.device)
+    if state:
+        learner.restore(state)
+    if learner.epoch >= args.num_epochs:
+        return print(f"'{run.folder}' is finished: {learner.epoch} epochs; raise -num_epochs to go on")
+    print_header(args, net, names, learner)
+    run.open_logs(learner.epoch)
+    if learner.epoch == 0:
+        utils.save_frames(run.folder / "observed_sequence", grey(learner.I))
+    errors = [] if learner.truth is None else ["recovery_error", "recovery_error_mean"]
+    shown = ["psnr", "std_xi", *errors]
+    utils.fit(learner, run, lambda metrics: report(learner, run, metrics, shown, videos, hidden), shown,
+              "-num_epochs 300 shows the scene")
+    print(f"done: {learner.epoch} epochs; videos are in '{run.folder}/final_results'")
+
+
+def report(learner, run, metrics, shown, videos, hidden):
+    """At each log step save, in the background, the pictures and then the state, which thus never claims what is not
+    there; at the end the figures, too. learner.pictures() gives the name of the results, these, and what to see beside
+    them, as name -> videos uint8 (N, T, H, W, 3)."""
+    epoch, args, last = learner.epoch, learner.args, learner.epoch == learner.args.num_epochs
+    if epoch % args.log_step and not last:
+        return
+    state, (name, results, others) = utils.snapshot(learner.state()), learner.pictures()
+    moments = np.arange(results.shape[1])  # shorter videos begin again
+    beside = {f"{kind} {k}": video[moments % len(video)]
+              for kind, videos in others.items() for k, video in enumerate(videos[:SHOWN])}
+    sheet = beside | {f"{name} {k}": video for k, video in enumerate(results[:SHOWN])}
+
+    def save():
+        run.log_pictures(epoch, list(sheet.values()), list(sheet))
+        run.save_results(name, results, list(beside.values()), last)
+        if last:
+            judge(args, run.folder, results, videos, hidden)
+        run.save_checkpoint(state, epoch)
+        utils.tell(epoch, args.num_epochs, metrics, shown)
+
+    run.in_background(save)
+
+
+def judge(args, folder, results, videos, hidden):
+    """The tables of evaluate.py for the first clip. New videos of a texture are judged in pieces as long as the clip,
+    beside a linear dynamical system with a state of the same size: those of later frames show whether they decay.
+    Recovered pixels are judged where the truth is known. All videos are uint8 (N, T, H, W, 3)."""
+    try:
+        if args.task == "recovery" and hidden is not None and hidden[0].any():
+            name, rows = "recovery", evaluate.recovery_report(videos[0], results[0], hidden[0])
+        elif hidden is None and len(videos) == 1 and results.shape[1] >= args.num_frames:
+            frames = args.num_frames
+            pieces = {f"new {k} from frame {t}": video[t : t + frames] for k, video in enumerate(results)
+                      for t in range(0, len(video) - frames + 1, frames)}
+            name, rows = "evaluation", evaluate.texture_report(pieces, videos[0], lds=args.state_size)
+            evaluate.draw_texture_report(folder / "evaluation.png", pieces, videos[0], lds=args.state_size)
+        else:
+            return
+    except data.InputError as error:  # a clip that does not move, say
+        return print(f"not judged: {error}")
+    evaluate.print_table(rows)
+    evaluate.write_csv(folder / f"{name}.csv", rows)
+    evaluate.write_json(folder / f"{name}.json", rows, settings_of(args))
+
+
+def print_header(args, net, names, learner=None):
+    """What will run: clips, nets, device, memory."""
+    frames = min(args.batch_size, len(names)) * args.truncated_backprop_length
+    memory = 16 * sum(p.numel() for p in net.parameters()) + frames * memory_per_frame(net)
+    print(f"Dynamic generator  {args.task}  '{args.category}': {len(names)} clip(s), {args.num_frames} frames of "
+          f"{args.im_size}x{args.im_size} in chunks of {args.truncated_backprop_length}, {args.batch_size} clip(s) a "
+          "mini-batch")
+    print("\n".join(layer_table(net)))
+    print(f"device {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; memory about "
+          f"{memory / 2**30:.1f} GiB")
+    if learner is None:
+        for name, value in settings_of(args).items():
+            print(f"  -{name} {value}")
+    else:
+        rows, frames = learner.batches[0], learner.chunks[0]
+        visible = None if learner.visible is None else learner.visible[rows, :, frames]
+        weight = likelihood_weight(learner.I[rows, :, frames], visible, args.likelihood_scale)
+        print(f"likelihood {args.likelihood_scale}: {weight:.4g} x squared error / (2 x {args.refsig}^2) in the first "
+              f"chunk; epochs {learner.epoch + 1} to {args.num_epochs}")
+
+
+# ------------------------------------------------------------------------------------------------------- new videos
+
+
+def check_content(args, clips):
+    """InputError if -content names a clip that there is not."""
+    if args.content == "random" and args.replay:
+        raise data.InputError("-replay shows inferred content, or that of one clip: -content random does not fit")
+    if args.content in ("inferred", "random"):
+        return
+    if not args.content.isdecimal() or int(args.content) >= clips or not args.content_size:
+        known = f"0 to {clips - 1}" if args.content_size else "no number: the model has no content (-content_size 0)"
+        raise data.InputError(f"-content {args.content} is not inferred, random, or a clip's number, {known}")
+
+
+@torch.no_grad()
+def new_videos(net, latents, args, batch):
+    """A mini-batch of new videos (N, 3, T, H, W), num_sections_in_test chunks long, from new innovations and the first
+    state and content that the flags ask for; 'inferred' are those of the first mini-batch of clips (as released)."""
+    inferred = {name: u[: args.batch_size] for name, u in latents.items()}
+    n, chunk = len(inferred["s"]), args.truncated_backprop_length
+    generators = [utils.generator(args.device, args.seed, "new", batch * n + k) for k in range(n)]
+
+    def draw(*size):
+        return gaussian_(torch.empty(n, *size, device=args.device), generators)
+
+    xi, m = draw(args.burn_in + args.num_sections_in_test * chunk, args.z_size), draw(args.motion_type_size)
+    s = draw(args.state_size) if args.init_state == "random" else inferred["s"]
+    a = draw(args.content_size) if args.content == "random" else contents(inferred["a"], latents, args.content)
+    if args.burn_in:
+        s = net.transition(xi[:, : args.burn_in], s, m)[:, -1]
+    return net.generate(xi[:, args.burn_in :], s, a, m, chunk)
+
+
+def replayed_videos(net, latents, args, content):
+    """The clips (N, 3, T, H, W) as they are inferred; content 'i' shows their motion with the appearance of clip i."""
+    videos = []
+    for rows in slices(len(latents["s"]), args.batch_size):
+        inferred = {name: u[rows] for name, u in latents.items()}
+        inferred["a"] = contents(inferred["a"], latents, content)
+        videos.append(net.generate(**inferred, chunk=args.truncated_backprop_length))
+    return torch.cat(videos)
+
+
+def contents(inferred, latents, content):
+    """Content vectors (N, dim a) of videos whose own are `inferred`: these, or, by its number, one clip's for all."""
+    return latents["a"][[int(content)] * len(inferred)] if content.isdecimal() else inferred
+
+
+def encode_picture(net, path, side):
+    """The latents of a picture, as if it were the first frame of the one clip learned."""
+    try:
+        frame = np.asarray(Image.open(path).convert("RGB"))
+    except (OSError, SyntaxError) as error:
+        raise data.InputError(f"cannot read picture '{path}': {error}") from None
+    frames = unit(np.stack([[data.resize_frame(frame, side, side)]]))  # (1, 3, 1, side, side)
+    a, s = net.encoder(frames[:, :, 0].to(next(net.parameters()).device))
+    return {"a": a, "s": s, "m": a[:, :0]}
+
+
+@torch.no_grad()
+def generate(args, given):
+    """-test: new videos from a learned model, whose nets, chunks and inferred latents come from its checkpoint."""
+    folder = Path(args.output_dir) / args.category
+    path = Path(args.ckpt or folder / "model/latest.pt")
+    if not path.exists() and (folder / "model" / path).exists():
+        path = folder / "model" / path
+    state = utils.load_checkpoint(path, args.device)
+    if "latents" not in state:
+        raise data.InputError(f"'{path}' is not a checkpoint of this program")
+    learned = state["settings"] | {"frame_generator_mode": state["settings"]["im_size"]}
+    for name in (*ARCHITECTURE, "frame_generator_mode"):
+        if given.get(name, learned[name]) != learned[name]:
+            raise data.InputError(f"'{path}' was learned with -{name} {learned[name]}, not {given[name]}")
+    args = argparse.Namespace(**(vars(args) | learned | given | {"device": args.device}))
+    check_content(args, len(state["latents"]["s"]))
+    net, latents = build_net(args), state["latents"]
+    net.load_state_dict(state["net"])
+    if args.animate and not net.encoder:
+        raise data.InputError(f"-animate needs a model learned with -encoder, '{path}' is not")
+    if args.animate:
+        latents = encode_picture(net, args.animate, args.im_size)
+        args.init_state, args.content = "inferred", "inferred"
+    if args.replay:
+        videos = replayed_videos(net, latents, args, args.content)
+    else:
+        videos = torch.cat([new_videos(net, latents, args, batch) for batch in range(args.num_batches_in_test)])
+    videos = grey(videos)
+    utils.save_videos(folder / "test", "synthesized", videos)
+    sheet = utils.contact_sheet(videos[:12], [f"video {k}" for k in range(len(videos[:12]))])
+    utils.write_atomically(folder / "test/contact_sheet.png", utils.png_bytes(sheet))
+    print(f"{len(videos)} videos of {videos.shape[1]} frames are in '{folder / 'test'}'")
+
+
+def main(argv=None):
+    args, given = parse(argv)
+    return utils.run_program(lambda: generate(args, given) if args.test else learn(args), data.InputError)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
