@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import utils
-from model import NETS, descriptor, layer_table, same_padding
+from model import NETS, Conv3d, FullPlane, descriptor, layer_table, same_padding
 
 # From the paper's and the released nets: (size, kernel, stride), output, (zeros before, zeros after).
 SAME = [
@@ -170,6 +170,30 @@ def test_maps_and_parameters_are_the_papers(net_type, frames, side, maps, counts
         assert "x".join(map(str, map_)) in table
     for count in [*counts, sum(counts)]:
         assert f"{count:,}" in table
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+@pytest.mark.parametrize(
+    "kind, channels, kernel, stride, time_pad",
+    [(Conv3d, 2, (2, 1, 3), (3, 2, 2), None), (Conv3d, 6, (2, 1, 3), (3, 2, 2), None),
+     (Conv3d, 3, (4, 4, 6), (1, 3, 1), 1), (Conv3d, 5, (2, 4, 6), (1, 3, 1), 1),
+     (FullPlane, 5, (4, 4, 6), (2, 1, 1), 1), (FullPlane, 5, (4, 4, 6), (2, 1, 1), 2),
+     (FullPlane, 5, (3, 4, 6), (3, 1, 1), 0), (FullPlane, 5, (1, 4, 6), (2, 1, 1), 0)],
+)
+def test_a_layer_of_any_kernel_and_stride_has_its_gradient(kind, channels, kernel, stride, time_pad, wrap):
+    layer = kind(channels, 4, kernel, stride, time_pad)
+    layer.wrap = wrap
+    generator = torch.Generator().manual_seed(0)
+    torch.nn.init.normal_(layer.weight, generator=generator)
+    for frames in (4, 5, 6, 7):
+        x = torch.randn(2, frames, 4, 6, channels, generator=generator).permute(0, 4, 1, 2, 3).requires_grad_()
+        y = layer(x)
+        assert y.shape[2:] == layer.out_size(x.shape[2:])
+        g = torch.randn(y.shape, generator=generator)
+        expected = torch.autograd.grad(y, x, g)[0]
+        assert error(layer.input_gradient(g, x.shape[2:]), expected) < 1e-5
+        if wrap:
+            assert error(F.relu(y), circular_features([layer], x)) < 1e-5
 
 
 def test_state_dict_holds_kernel_and_bias_of_each_layer_in_order():
@@ -335,9 +359,9 @@ def test_gradient_follows_the_weights(net_type, dtype, limit):
 # -------------------------------------------------------------------------------------------------- time as a circle
 
 
-def circular_features(f, x):
+def circular_features(layers, x):
     """`features` with time as a circle, by the library: frames picked modulo T."""
-    for layer in f.layers:
+    for layer in layers:
         (before, after), *plane = layer.padding(x.shape[2:])
         frames = x.shape[2]
         x = x[:, :, torch.arange(-before, frames + after) % frames]
@@ -351,9 +375,9 @@ def test_on_a_circle_the_gradient_equals_autograd(net_type):
     for frames in (2 * TIME_STRIDE[net_type], 2 * TIME_STRIDE[net_type] + 5):
         size = (frames, 9, 12)
         f, x = net(net_type, size).wrap_time(), video(2, size)
-        assert error(f.features(x), circular_features(f, x)) < 1e-5
+        assert error(f.features(x), circular_features(f.layers, x)) < 1e-5
         leaf = x.clone().requires_grad_()
-        plain = torch.autograd.grad(circular_features(f, leaf).sum(), leaf)[0]
+        plain = torch.autograd.grad(circular_features(f.layers, leaf).sum(), leaf)[0]
         assert error(f.gradient(x), plain) < 1e-5
         leaf = x.clone().requires_grad_()
         assert error(torch.autograd.grad(f(leaf).sum(), leaf)[0], plain) < 1e-5

@@ -340,18 +340,19 @@ def test_the_newest_checkpoints_are_kept_and_each_is_whole(tmp_path):
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, capsys):
     run = new_run(tmp_path / "run")
     assert run.load_checkpoint("cpu") is None
-    for epoch in (1, 2):
+    for epoch in (1, 2, 3):
         run.save_checkpoint({"epoch": epoch, "w": torch.zeros(1000)}, epoch)
     model = tmp_path / "run/model"
     whole = (model / "latest.pt").read_bytes()
     damaged = [whole[:n] for n in (0, 1, 10, 100, len(whole) // 2, len(whole) - 1)] + [b"text", bytes(len(whole))]
     for content in damaged:
-        for name in ("latest.pt", "epoch_0002.pt"):
+        for name in ("latest.pt", "epoch_0003.pt"):
             (model / name).unlink()
             (model / name).write_bytes(content)
-        assert run.load_checkpoint("cpu")["epoch"] == 1
+        assert run.load_checkpoint("cpu")["epoch"] == 2
         assert "latest.pt" in capsys.readouterr().err
-    (model / "epoch_0001.pt").unlink()
+    for epoch in (1, 2):
+        (model / f"epoch_{epoch:04d}.pt").unlink()
     assert run.load_checkpoint("cpu") is None
 
 
