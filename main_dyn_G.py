@@ -144,8 +144,8 @@ def build_parser():
     add(group, "burn_in", 0, "frames left out at the start (the paper starts from a random state, and leaves some out)",
         type=utils.non_negative_int)
     add(group, "content", "inferred", "content: each clip's, as inferred; random; or that of clip 0, 1, ...")
-    add(group, "replay", help="test with the inferred noise: the clips again, not new videos", action="store_true")
-    add(group, "animate", None, "test with -encoder: a picture that becomes the first frame")
+    add(group, "replay", help="generate from the inferred noise: the clips again, not new videos", action="store_true")
+    add(group, "animate", None, "generate from a picture, the first frame, by a model learned with -encoder")
     group = parser.add_argument_group("output")
     add(group, "output_dir", None, "a run's outputs go to output_dir/category")
     add(group, "log_step", 10, "epochs between outputs", type=utils.positive_int)
@@ -178,7 +178,7 @@ def parse(argv=None):
     parser = build_parser()
     args, given = parse_given(parser, argv)
     args.task = args.task or ("recovery" if args.training_mode == "incomplete" else "scene")
-    args.test |= not args.isTraining
+    args.test |= not args.isTraining or args.replay or args.animate is not None
     values = presets(args.task, args.category, args.encoder) | {"mask_path": args.data_path}
     if "mask_file" in given:
         values["mask_type"] = "external"

@@ -567,7 +567,7 @@ def test_whole_program(program, tmp_path):
     code, out, _ = program(test=True, replay=True)
     own = frames()
     assert code == 0 and "2 videos of 7 frames" in out and own.shape == (2, 7, 8, 8, 3)
-    program(test=True, replay=True, content=1)
+    program(replay=True, content=1)
     swapped = frames()
     assert (swapped[1] == own[1]).all() and (swapped[0] != own[0]).any()
 
@@ -598,7 +598,7 @@ def test_image_to_video(program, tmp_path, moving, make_learner):
     code, out, err = program(encoder=True, num_epochs=1, **small)
     assert (code, err) == (0, "") and "4 clip(s), 4 frames of 64x64" in out  # two windows of each clip of 9 frames
     Image.fromarray(moving(1, 40, 40)[0]).save(tmp_path / "picture.png")
-    code, out, err = program(test=True, animate=tmp_path / "picture.png", num_batches_in_test=1)
+    code, out, err = program(animate=tmp_path / "picture.png", num_batches_in_test=1)
     assert (code, err) == (0, "") and "1 videos of 4 frames" in out
 
     learner = make_learner(encoder=True, im_size=64, state_size=8, z_size=5, num_frames=4, sample_steps=1)

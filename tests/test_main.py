@@ -249,17 +249,17 @@ def test_the_header_names_clips_net_device_precision_and_time(tmp_path, flags):
 
 def test_an_epoch_is_algorithm_1(tmp_path, flags, data_path):
     """Three clips in mini-batches of 2 and 1: noise, update and metrics recomputed from consecutive checkpoints."""
-    more = "-category three -batch_size 2 -sample_steps 1 -log_step 1 -num_epochs 3 -step_size 0.4 -refsig 2".split()
-    assert call(flags(tmp_path, *more)).code == 0
-    run, delta, sigma = tmp_path / "three", 0.4, 2
-    states = [state_of(run, f"epoch_{epoch:04d}") for epoch in (1, 2, 3)]
+    more = "-category three -batch_size 2 -sample_steps 1 -log_step 1 -num_epochs 4".split()
+    assert call(flags(tmp_path, *more, "-step_size", 0.4, "-refsig", 0.5, "-lr", 0.02)).code == 0
+    run, delta, sigma, lr = tmp_path / "three", 0.4, 0.5, 0.02  # a rate at which the drift soon matters
+    states = [state_of(run, f"epoch_{epoch:04d}") for epoch in (2, 3, 4)]
     videos, names = data.load_category(data_path, "three", 12, (16, 16))
     assert names == ["clip1.mp4", "clip2.mp4", "clip10.mp4"]
     mean = videos.mean(dtype=np.float64)
     batches = (data.to_tensor(videos) - mean).double().split(2)
     assert [len(J) for J in states[0]["chains"]] == [2, 2]  # num_chain for each mini-batch
 
-    noise = []
+    noise, drifts, starts = [], [], []
     for before, after in zip(states, states[1:]):
         assert after["mean"] == pytest.approx(mean)
         f = model.descriptor("FC_S_large", 12, 16)
@@ -268,8 +268,10 @@ def test_an_epoch_is_algorithm_1(tmp_path, flags, data_path):
         gap, values = 0, []
         for I, J_before, J in zip(batches, before["chains"], after["chains"], strict=True):
             J, J_before = J.double(), J_before.double()
-            score = f.plain_gradient(J_before) - J_before / sigma**2
-            noise.append((J - J_before - delta**2 / 2 * score) / delta)
+            gradient = f.plain_gradient(J_before)
+            noise.append((J - J_before - delta**2 / 2 * (gradient - J_before / sigma**2)) / delta)
+            drifts.append(delta / 2 * gradient)  # in units of the noise
+            starts.append(J_before)
             f_I, f_J = (f.plain_features(x).flatten(1).sum(1).mean() for x in (I, J))
             values.append([f_I.item(), f_J.item()])
             gap = gap + (f_J - f_I) / len(batches)
@@ -278,23 +280,29 @@ def test_an_epoch_is_algorithm_1(tmp_path, flags, data_path):
             m, v = (before["optimizer"]["state"][k][name].double() for name in ("exp_avg", "exp_avg_sq"))
             m, v = 0.5 * m + 0.5 * g, 0.999 * v + 0.001 * g**2
             steps = after["epoch"]
-            expected = p - 0.001 * (1 - 0.999**steps) ** 0.5 / (1 - 0.5**steps) * m / (v**0.5 + 1e-8)
+            expected = p - lr * (1 - 0.999**steps) ** 0.5 / (1 - 0.5**steps) * m / (v**0.5 + 1e-8)
             found = list(after["net"].values())[k].double()
-            assert (found - p).abs().max() > 1e-4
-            assert ((found - expected).abs() > 1e-6).double().mean() < 1e-3  # where g is next to 0, rounding decides
-            assert (found - expected).abs().mean() < 1e-7
+            assert (found - p).abs().max() > 0.1 * lr
+            assert ((found - expected).abs() > 1e-3 * lr).double().mean() < 1e-3  # where g is about 0
+            assert (found - expected).abs().mean() < 1e-4 * lr
         row = {name: float(value) for name, value in rows_of(run)[after["epoch"] - 1].items()}
         f_I, f_J = np.mean(values, axis=0)
+        assert row["drift_to_noise"] == pytest.approx(drifts[-1][0].square().mean().sqrt().item(), rel=1e-3)
         assert row["f_obs"] == pytest.approx(f_I, rel=1e-4) and row["f_syn"] == pytest.approx(f_J, rel=1e-4)
         for k in (1, 2, 3):
             norm = sum(g.square().sum() for g in gradients[2 * k - 2 : 2 * k]) ** 0.5
             assert row[f"grad_norm_{k}"] == pytest.approx(norm.item(), rel=1e-4)
 
-    Z = torch.cat(noise).flatten(1)  # two epochs of two mini-batches of two chains
+    Z, drift, start = (torch.cat(each).flatten(1) for each in (noise, drifts, starts))
+    assert len(Z) == 8  # two epochs of two mini-batches of two chains
+    assert drift.std(1).max() > 0.1 and start.std(1).min() > 0.3  # what is left of them in Z would be seen
     count = Z.shape[1]
     assert Z.mean(1).abs().max() < 4.5 / count**0.5
     assert (Z.std(1) - 1).abs().max() < 4.5 / (2 * count) ** 0.5
     assert (torch.corrcoef(Z) - torch.eye(8)).abs().max() < 4.5 / count**0.5
+    for k in range(8):
+        with_others = torch.corrcoef(torch.stack([Z[k], drift[k], start[k]]))[0, 1:]
+        assert with_others.abs().max() < 4.5 / count**0.5
 
 
 def test_chains_start_as_unit_noise_around_the_mean_and_f_learns_to_tell_them_apart(learned):
