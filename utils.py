@@ -123,7 +123,7 @@ def run_program(program, bad_input):
         where = f" '{error.filename}'" if error.filename else ""
         message, code = f"cannot read or write{where}: {error.strerror or error}", 1
     except torch.OutOfMemoryError:
-        message, code = "out of memory: lower -chunk, -im_size, -num_frames or -num_chain", 1
+        message, code = "out of memory: use smaller frames or fewer of them, fewer chains or smaller batches", 1
     except KeyboardInterrupt as stop:
         message, code = str(stop) or "interrupted", 130
     print(f"{name}: {message}", file=sys.stderr)
