@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ THREADS = min(2, os.cpu_count())
 
 sys.path.insert(0, str(ROOT))
 torch.set_num_threads(THREADS)  # as in the processes that tests start: sums depend on it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell starts pytest in the background
 gc.freeze()  # imageio collects garbage at each file that it closes: leave it nothing old to look through
 
 

@@ -385,6 +385,7 @@ def test_the_newest_checkpoint_that_loads_is_taken(copy_of, learned, flags):
     assert "latest.pt" in done.err and "Traceback" not in done.err
     assert "epoch 4/4" in done.out
     assert_same_run(output / "clip", learned)
+    assert [p.step for p in read_log(output / "clip").Scalars("gap")] == [1, 2, 3, 4]  # none twice
 
 
 KILL_AT_EVENT = """
