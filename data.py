@@ -115,6 +115,40 @@ def load_category(data_path, category, num_frames, im_size):
     return videos, [p.name for p in clips]
 
 
+def read_picture(path, im_size=None):
+    """A picture, resized to im_size (H, W) if given, uint8 (H, W, 3)."""
+    try:
+        picture = np.array(Image.open(path).convert("RGB"))  # a copy, which may be written to
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise InputError(f"cannot read picture '{path}': {reason}") from None
+    return resize_frame(picture, *im_size) if im_size else picture
+
+
+def list_strips(path, root):
+    """The strips that a text list names, one path a line, relative to the folder `root`; a class number at the end of a
+    line, as released lists for UCF101 have, is left out."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read list '{path}': {getattr(error, 'strerror', None) or error}") from None
+    strips = [Path(root) / re.sub(r"\s+\d+$", "", line.strip()) for line in lines if line.strip()]
+    if not strips:
+        raise InputError(f"list '{path}' names no clips")
+    return strips
+
+
+def read_strip(path, num_frames, side):
+    """The first frames of a clip that is stored as one picture, square frames one below the other: uint8
+    (num_frames, side, side, 3). A shorter clip repeats its last frame (as released)."""
+    strip = read_picture(path)
+    height, width = strip.shape[:2]
+    if height % width:
+        raise InputError(f"strip '{path}' is {height} rows of {width} pixels: no whole number of square frames")
+    frames = [resize_frame(frame, side, side) for frame in strip[: num_frames * width].reshape(-1, width, width, 3)]
+    return np.stack(frames + frames[-1:] * (num_frames - len(frames)))
+
+
 def to_tensor(videos):
     """uint8 (N, T, H, W, C) -> float32 (N, C, T, H, W) in the same memory order (channels last)."""
     return torch.from_numpy(np.ascontiguousarray(videos)).permute(0, 4, 1, 2, 3).float()

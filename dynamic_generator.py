@@ -34,8 +34,9 @@ class Transition(nn.Module):
         self.inputs = (motion_size, xi_size, state_size)
         widths = [sum(self.inputs), *([20, 20] if mode == "nonlinear" else []), state_size]
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in zip(widths, widths[1:], strict=False))
-        for layer in self.layers:
-            nn.init.normal_(layer.weight, std=0.001)
+        for k, layer in enumerate(self.layers, start=1):
+            # Differs from upstream, whose 0.001 everywhere lets hidden units die and xi lose its hold on the state
+            nn.init.normal_(layer.weight, std=0.001 if k == len(self.layers) else (2 / layer.in_features) ** 0.5)
             nn.init.zeros_(layer.bias)
 
     def forward(self, xi, s, m):

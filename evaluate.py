@@ -53,7 +53,12 @@ RECOVERY_COLUMNS = {
     "hidden_psnr": ("hidden|PSNR", 2, "PSNR on hidden pixels, dB"),
     "visible_error": ("visible|error", 2, "largest error on a visible pixel; must be 0"),
 }
-COLUMNS = TEXTURE_COLUMNS | RECOVERY_COLUMNS
+WINDOW_COLUMNS = {
+    "nearest": ("to held-|out", 2, "root mean square difference to the nearest held-out window, mean over the videos"),
+    "coverage": ("from|held-out", 2, "the same from each held-out window to the nearest of the videos"),
+    **{name: TEXTURE_COLUMNS[name] for name in ("temporal_std", "std_ratio", "frame_diff", "frame_diff_ratio", "w1")},
+}
+COLUMNS = TEXTURE_COLUMNS | RECOVERY_COLUMNS | WINDOW_COLUMNS
 
 
 # -------------------------------------------------------------------------------------------------------- textures
@@ -387,6 +392,49 @@ def recovery_report(truth: np.ndarray, recovered: np.ndarray, mask: np.ndarray) 
     return [{"name": name, **recovery_metrics(truth, video, mask)} for name, video in filled.items()]
 
 
+def window_report(samples: np.ndarray, held_out: np.ndarray, training: np.ndarray) -> list[dict]:
+    """Rows of the table of many short videos, all uint8 (N, T, H, W, 3): the generated `samples` beside windows that
+    learning did not see, with three references: windows that it saw (what a perfect model would score), their average,
+    and noise of their mean and standard deviation. See WINDOW_COLUMNS; ratios are over the held-out windows' means."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(training.mean(), training.std(), samples.shape).clip(0, 255).round().astype(np.uint8)
+    average = training.mean(axis=0, dtype=np.float64).round().astype(np.uint8)[None]
+    groups = {"held out": held_out, "generated": samples, "training": training, "average clip": average, "noise": noise}
+    motion = {name: motion_of(videos) for name, videos in groups.items()}
+    rows = []
+    for name, videos in groups.items():
+        distances = rms_distances(videos, held_out)
+        if name == "held out":  # to the nearest other one
+            np.fill_diagonal(distances, np.inf if len(held_out) > 1 else 0)
+        (std, difference), (usual_std, usual_difference) = motion[name], motion["held out"]
+        row = {"name": name, "nearest": distances.min(axis=1).mean(), "coverage": distances.min(axis=0).mean(),
+               "temporal_std": std, "std_ratio": std / usual_std, "frame_diff": difference,
+               "frame_diff_ratio": difference / usual_difference, "w1": colour_distance(videos, held_out)}
+        rows.append({c: v if c == "name" else float(v) for c, v in row.items()})
+    return rows
+
+
+def motion_of(videos):
+    """Temporal standard deviation and mean absolute frame difference, means over videos (N, T, H, W, 3)."""
+    stds = [video.std(axis=0, dtype=np.float32).mean() for video in videos]
+    differences = [np.abs(np.diff(video.astype(np.int16), axis=0)).mean() for video in videos]
+    return max(np.mean(stds), 1e-9), max(np.mean(differences), 1e-9)
+
+
+def rms_distances(videos, others):
+    """Root mean square differences of videos (N, ...) and others (M, ...), (N, M)."""
+    a, b = (x.reshape(len(x), -1).astype(np.float32) for x in (videos, others))
+    squares = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
+    return np.sqrt(np.maximum(squares, 0) / a.shape[1])
+
+
+def colour_distance(videos, others):
+    """Wasserstein-1 distance of the colour marginals of two groups of videos (N, T, H, W, 3), mean of R, G, B."""
+    probabilities = np.linspace(0, 1, 1001)
+    a, b = (np.quantile(x.reshape(-1, 3), probabilities, axis=0) for x in (videos, others))
+    return np.abs(a - b).mean()
+
+
 def print_table(rows: list[dict]) -> None:
     """Print rows under their headings; columns that no row has are left out."""
     columns = [c for c in rows[0] if c != "name" and any(r[c] is not None for r in rows)]
@@ -411,6 +459,13 @@ def write_csv(path: str | Path, rows: list[dict]) -> None:
 def write_json(path: str | Path, rows: list[dict], settings: dict) -> None:
     """{"settings": ..., "rows": ...} as JSON; settings are plain types by name."""
     utils.write_atomically(path, json.dumps({"settings": settings, "rows": rows}, indent=2).encode())
+
+
+def save_report(folder: str | Path, name: str, rows: list[dict], settings: dict) -> None:
+    """Print the table, and write it as folder/<name>.csv and .json."""
+    print_table(rows)
+    write_csv(Path(folder) / f"{name}.csv", rows)
+    write_json(Path(folder) / f"{name}.json", rows, settings)
 
 
 # --------------------------------------------------------------------------------------------------------- pictures
@@ -584,13 +639,10 @@ def evaluate_textures(args):
     videos = {name: read_clip(path, num_frames, im_size) for name, path in clips.items()}
     make_folder(args.out)
     rows = texture_report(videos, observed, later, args.lds, args.stride)
-    print_table(rows)
+    save_report(args.out, "evaluation", rows, {**vars(args), "num_frames": num_frames, "im_size": im_size})
     if later is None:
         print(f"no later frames: the observed clip has fewer than {2 * num_frames}")
     print("Judge the table as a whole: no column alone says 'good' (-h explains them).")
-    settings = {**vars(args), "num_frames": num_frames, "im_size": im_size}
-    write_json(f"{args.out}/evaluation.json", rows, settings)
-    write_csv(f"{args.out}/evaluation.csv", rows)
     draw_texture_report(f"{args.out}/evaluation.png", videos, observed, later, args.lds, args.stride)
     print(f"evaluation.png, .csv and .json are in '{args.out}'")
 
@@ -603,12 +655,9 @@ def evaluate_recovery(args):
     truth = read_clip(one_clip(args.truth), len(recovered), size)
     make_folder(args.out)
     rows = recovery_report(truth, recovered, mask)
-    print_table(rows)
+    save_report(args.out, "recovery", rows, {**vars(args), "num_frames": len(recovered), "im_size": size})
     if rows[0]["visible_error"] > 0:
         print("Visible pixels have changed: by lossy video, another size, or a fault.")
-    settings = {**vars(args), "num_frames": len(recovered), "im_size": size}
-    write_json(f"{args.out}/recovery.json", rows, settings)
-    write_csv(f"{args.out}/recovery.csv", rows)
     print(f"recovery.csv and .json are in '{args.out}'")
 
 

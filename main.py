@@ -4,7 +4,6 @@ Xie, Zhu, Wu, "Synthesizing Dynamic Patterns by Spatial-Temporal Generative Conv
 from complete videos) and Algorithm 2 (hidden pixels) are `Learner.learn_epoch`; model.py has the nets and the glossary.
 """
 
-import argparse
 import math
 import sys
 import time
@@ -93,9 +92,7 @@ def build_parser():
 def parse(argv=None):
     """The settings, and those among them that the user gave."""
     parser = build_parser()
-    args = parser.parse_args(argv)
-    unset = argparse.Namespace(**dict.fromkeys(vars(args)))
-    given = {name: value for name, value in vars(parser.parse_args(argv, unset)).items() if value is not None}
+    args, given = parser.parse_given(argv)
     if args.preset == "quality":
         vars(args).update({name: value for name, value in QUALITY.items() if name not in given})
     if not 0 <= args.beta1 < 1:
@@ -402,7 +399,7 @@ def report(learner, run, metrics, videos, hidden):
         if last:
             judge(args, run.folder, I, J, videos, hidden)
         run.save_checkpoint(state, epoch)
-        utils.tell(epoch, args.num_epochs, metrics, SHOWN)
+        utils.tell(f"epoch {epoch}/{args.num_epochs}", metrics, SHOWN)
 
     run.in_background(save)
     if not small:
@@ -431,9 +428,7 @@ def judge(args, folder, I, J, videos, hidden):
             return  # chains of several clips have no single clip to be compared with
     except data.InputError as error:  # a clip that does not move, say
         return print(f"not judged: {error}")
-    evaluate.print_table(rows)
-    evaluate.write_csv(folder / f"{name}.csv", rows)
-    evaluate.write_json(folder / f"{name}.json", rows, settings_of(args))
+    evaluate.save_report(folder, name, rows, settings_of(args))
 
 
 def print_header(args, f, names, learner=None):

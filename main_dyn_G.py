@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 import data
 import evaluate
@@ -165,18 +164,10 @@ def presets(task, category, encoder):
     return values | ENCODER_PRESET if encoder else values
 
 
-def parse_given(parser, argv):
-    """The settings, and those among them that the user gave."""
-    args = parser.parse_args(argv)
-    unset = argparse.Namespace(**dict.fromkeys(vars(args)))
-    given = {name: value for name, value in vars(parser.parse_args(argv, unset)).items() if value is not None}
-    return args, given
-
-
 def parse(argv=None):
     """The settings with the task's presets, and those among them that the user gave."""
     parser = build_parser()
-    args, given = parse_given(parser, argv)
+    args, given = parser.parse_given(argv)
     args.task = args.task or ("recovery" if args.training_mode == "incomplete" else "scene")
     args.test |= not args.isTraining or args.replay or args.animate is not None
     values = presets(args.task, args.category, args.encoder) | {"mask_path": args.data_path}
@@ -532,7 +523,7 @@ def report(learner, run, metrics, shown, videos, hidden):
         if last:
             judge(args, run.folder, results, videos, hidden)
         run.save_checkpoint(state, epoch)
-        utils.tell(epoch, args.num_epochs, metrics, shown)
+        utils.tell(f"epoch {epoch}/{args.num_epochs}", metrics, shown)
 
     run.in_background(save)
 
@@ -554,9 +545,7 @@ def judge(args, folder, results, videos, hidden):
             return
     except data.InputError as error:  # a clip that does not move, say
         return print(f"not judged: {error}")
-    evaluate.print_table(rows)
-    evaluate.write_csv(folder / f"{name}.csv", rows)
-    evaluate.write_json(folder / f"{name}.json", rows, settings_of(args))
+    evaluate.save_report(folder, name, rows, settings_of(args))
 
 
 def print_header(args, net, names, learner=None):
@@ -630,11 +619,7 @@ def contents(inferred, latents, content):
 
 def encode_picture(net, path, side):
     """The latents of a picture, as if it were the first frame of the one clip learned."""
-    try:
-        frame = np.asarray(Image.open(path).convert("RGB"))
-    except (OSError, SyntaxError) as error:
-        raise data.InputError(f"cannot read picture '{path}': {error}") from None
-    frames = unit(np.stack([[data.resize_frame(frame, side, side)]]))  # (1, 3, 1, side, side)
+    frames = unit(data.read_picture(path, (side, side))[None, None])  # (1, 3, 1, side, side)
     a, s = net.encoder(frames[:, :, 0].to(next(net.parameters()).device))
     return {"a": a, "s": s, "m": a[:, :0]}
 

@@ -49,6 +49,12 @@ class ArgumentParser(argparse.ArgumentParser):
     def _get_option_tuples(self, option_string):
         return []  # argparse still abbreviates long flags with one dash; never here
 
+    def parse_given(self, argv=None):
+        """The settings, and by name those among them that the user gave."""
+        args = self.parse_args(argv)
+        unset = argparse.Namespace(**dict.fromkeys(vars(args)))
+        return args, {name: value for name, value in vars(self.parse_args(argv, unset)).items() if value is not None}
+
     def error(self, message):
         self.exit(2, f"{self.prog}: {message} ({self.prog} -h lists the flags)\n")
 
@@ -160,9 +166,8 @@ class Adam(torch.optim.Adam):
 
     def step(self):
         for group in self.param_groups:
-            steps = [self.state[p]["step"] for p in group["params"] if p in self.state]
-            count = 1 + (int(steps[0]) if steps else 0)
-            group["eps"] = 1e-8 / (1 - group["betas"][1] ** count) ** 0.5
+            group["count"] = group.get("count", 0) + 1  # PyTorch's own may lie on a GPU, which reading would wait for
+            group["eps"] = 1e-8 / (1 - group["betas"][1] ** group["count"]) ** 0.5
             torch.autograd.graph.increment_version(group["params"])  # the fused kernel does not tell
         super().step()
 
@@ -298,25 +303,29 @@ def write_atomically(path, content):
 class Run:
     """The folder of one run: settings, pictures, logs, checkpoints (see the README's output tree)."""
 
-    def __init__(self, folder, settings, changeable, overwrite=False):
+    def __init__(self, folder, settings, changeable, overwrite=False, unit="epoch"):
         """Open the folder of a new run or of one to resume.
 
         settings: plain types by name; those not named in `changeable` must be what the folder's earlier run had, or
-        RunError (code 2) lists the differences. With overwrite an earlier run's outputs are deleted.
+        RunError (code 2) lists the differences. With overwrite an earlier run's outputs are deleted. unit: what the
+        run counts, epochs or iterations.
         """
         self.folder, self.started, self.media_seconds = Path(folder), time.time(), 0.0
-        self.settings, self.worker, self.pending = settings, ThreadPoolExecutor(1), None
-        if overwrite and (self.folder / "config.json").exists():
-            for name in OUTPUTS:
-                path = self.folder / name
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        if (self.folder / "config.json").exists():
-            self.compare(json.loads((self.folder / "config.json").read_text())["settings"], changeable)
+        self.settings, self.worker, self.pending, self.unit = settings, ThreadPoolExecutor(1), None, unit
         try:
+            if overwrite and (self.folder / "config.json").exists():
+                for name in OUTPUTS:
+                    path = self.folder / name
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            if (self.folder / "config.json").exists():
+                self.compare(json.loads((self.folder / "config.json").read_text())["settings"], changeable)
             self.folder.mkdir(parents=True, exist_ok=True)
             self.write("config.json", json.dumps({"settings": settings, **versions()}, indent=2).encode())
         except OSError as error:
             raise RunError(f"cannot write to '{folder}': {error.strerror}", code=2) from None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise RunError(f"'{folder}/config.json' is damaged: choose another -output_dir, or delete it to resume "
+                           "without comparing settings", code=2) from None
 
     def compare(self, earlier, changeable):
         differences = [
@@ -357,19 +366,23 @@ class Run:
         except (OSError, RuntimeError) as error:
             path = f"{self.folder}/model/latest.pt"
             raise RunError(f"cannot save '{path}': {reason(error)}; the one before is intact") from None
-        numbered = self.folder / f"model/epoch_{epoch:04d}.pt"
+        numbered = self.folder / f"model/{self.unit}_{epoch:04d}.pt"
         numbered.unlink(missing_ok=True)
         try:
             os.link(self.folder / "model/latest.pt", numbered)
         except OSError:  # a file system without hard links
             shutil.copyfile(self.folder / "model/latest.pt", numbered)
-        for old in sorted(self.folder.glob("model/epoch_*.pt"), key=lambda p: int(p.stem[6:]))[:-KEEP_CHECKPOINTS]:
+        for old in self.numbered_checkpoints()[KEEP_CHECKPOINTS:]:
             old.unlink()
+
+    def numbered_checkpoints(self):
+        """The checkpoints that are kept under their number, the newest first."""
+        paths = self.folder.glob(f"model/{self.unit}_*.pt")
+        return sorted(paths, key=lambda path: -int(path.stem[len(self.unit) + 1 :]))
 
     def load_checkpoint(self, device):
         """The newest state, or None. One that does not load gives way to the one before it."""
-        numbered = sorted(self.folder.glob("model/epoch_*.pt"), key=lambda p: -int(p.stem[6:]))
-        for path in [self.folder / "model/latest.pt", *numbered]:
+        for path in [self.folder / "model/latest.pt", *self.numbered_checkpoints()]:
             if path.exists():
                 try:
                     return load_checkpoint(path, device)
@@ -395,10 +408,10 @@ class Run:
 
     def log(self, epoch, metrics):
         """One row of metrics.csv and one point of every TensorBoard curve."""
-        writer = csv.DictWriter(self.csv, ["epoch", *metrics], restval="")
+        writer = csv.DictWriter(self.csv, [self.unit, *metrics], restval="")
         if self.csv.tell() == 0:
             writer.writeheader()
-        writer.writerow({"epoch": epoch, **{name: f"{value:.7g}" for name, value in metrics.items()}})
+        writer.writerow({self.unit: epoch, **{name: f"{value:.7g}" for name, value in metrics.items()}})
         self.csv.flush()
         for name, value in metrics.items():
             self.board.add_scalar(name, value, epoch)
@@ -408,7 +421,7 @@ class Run:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         sheet = png_bytes(contact_sheet(videos, names))
-        self.write(f"progress/epoch_{epoch:04d}.png", sheet)
+        self.write(f"progress/{self.unit}_{epoch:04d}.png", sheet)
         small = side_by_side(videos)
         step = -(-max(small.shape[1], small.shape[2] // len(videos)) // 128)
         for tag, encoded in (("sheet", sheet), ("animated", gif_bytes(small[:, ::step, ::step]))):
@@ -433,31 +446,34 @@ class Run:
 
 
 def fit(learner, run, report, shown, shorter):
-    """Learn until num_epochs are done, with a progress bar; whatever ends it early leaves the last good state.
+    """Learn until all is done, with a progress bar; whatever ends it early leaves the last good state.
 
-    learner has args, epoch, state() and learn_epoch(log) -> metrics, which calls log(epoch, metrics) as part of the
-    change of its state; report(metrics) is called after each epoch; shown: the metrics on the bar; shorter: what makes
-    a long run on a CPU a short one.
+    With run.unit an epoch (or an iteration): learner has args.num_epochs, epoch, state() and learn_epoch(log) ->
+    metrics, which calls log(epoch, metrics) as part of the change of its state; report(metrics) is called after each;
+    shown: the metrics on the bar; shorter: what makes a long run on a CPU a short one.
     """
-    args, first = learner.args, learner.epoch + 1
-    bar = tqdm(total=args.num_epochs, initial=learner.epoch, unit="epoch", disable=None)
+    unit, total = run.unit, getattr(learner.args, f"num_{run.unit}s")
+    learn, first = getattr(learner, f"learn_{unit}"), getattr(learner, unit) + 1
+    bar = tqdm(total=total, initial=first - 1, unit=unit, disable=None)
     try:
-        while learner.epoch < args.num_epochs:
+        for done in range(first, total + 1):
             begun = time.perf_counter()
-            metrics = learner.learn_epoch(run.log)
-            bar.set_postfix({name: f"{metrics[name]:.4g}" for name in shown}, refresh=False)
+            metrics = learn(run.log)
+            bar.set_postfix({name: f"{metrics[name]:.4g}" for name in shown if name in metrics}, refresh=False)
             bar.update()
             report(metrics)
-            if learner.epoch == first:
-                total = (time.perf_counter() - begun) * (args.num_epochs - first)
-                hint = f"; on this CPU, {shorter}" if total > 1800 and args.device.type == "cpu" else ""
-                tqdm.write(f"one epoch took {time.perf_counter() - begun:.2g} s: about {duration(total)} to go{hint}")
+            if done == first:
+                seconds = time.perf_counter() - begun
+                left = seconds * (total - first)
+                hint = f"; on this CPU, {shorter}" if left > 1800 and learner.args.device.type == "cpu" else ""
+                tqdm.write(f"one {unit} took {seconds:.2g} s: about {duration(left)} to go{hint}")
         run.wait()
     except (KeyboardInterrupt, RunError) as stop:
+        done = getattr(learner, unit)
         with uninterrupted():
             run.wait()
-            run.save_checkpoint(learner.state(), learner.epoch)
-        saved = f"epoch {learner.epoch} is saved in '{run.folder}'"
+            run.save_checkpoint(learner.state(), done)
+        saved = f"{unit} {done} is saved in '{run.folder}'"
         if isinstance(stop, KeyboardInterrupt):
             raise KeyboardInterrupt(f"interrupted: {saved}; the same command goes on from there") from None
         raise RunError(f"{stop} ({saved})") from None
@@ -466,10 +482,10 @@ def fit(learner, run, report, shown, shorter):
         run.close()
 
 
-def tell(epoch, num_epochs, metrics, shown):
-    """A line about an epoch that has been saved, where there is no progress bar."""
+def tell(moment, metrics, shown):
+    """A line about a moment, such as 'epoch 10/500', that has been saved, where there is no progress bar."""
     if not sys.stderr.isatty():
-        print(f"epoch {epoch}/{num_epochs}", *(f"{name} {metrics[name]:.4g}" for name in shown), sep="  ", flush=True)
+        print(moment, *(f"{name} {metrics[name]:.4g}" for name in shown), sep="  ", flush=True)
 
 
 def duration(seconds):

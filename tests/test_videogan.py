@@ -1,0 +1,384 @@
+"""VideoGAN: its nets against the released sizes and a reference of their own, its losses, its data, and whole runs."""
+
+import csv
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+from numpy.lib.stride_tricks import sliding_window_view
+from PIL import Image
+from torch import nn
+
+import data
+import evaluate
+import main_videogan as trainer
+import utils
+import videogan
+from videogan import Discriminator, Generator, Scene
+
+
+def count(net):
+    return sum(p.numel() for p in net.parameters())
+
+
+def write_strips(folder, clips, side=64):
+    """Clips uint8 (N, T, H, W, 3) as strips and their list."""
+    folder.mkdir(parents=True)
+    for k, clip in enumerate(clips):
+        frames = [np.asarray(Image.fromarray(frame).resize((side, side))) for frame in clip]
+        Image.fromarray(np.concatenate(frames)).save(folder / f"{k}.png")
+    (folder / "list.txt").write_text("".join(f"{k}.png\n" for k in range(len(clips))))
+
+
+def settings(*flags):
+    return trainer.parse(["-device", "cpu", "-batch_size", "2", "-workers", "0", *flags])
+
+
+class Blind(nn.Module):
+    """A discriminator that cannot tell: equal logits, whatever it sees."""
+
+    def forward(self, video):
+        return 0 * video.flatten(1)[:, :2]
+
+
+# ------------------------------------------------------------------------------------------------------------ nets
+
+
+def test_sizes_are_the_released_ones():
+    G, C = Generator(), Generator(conditional=True)
+    parts = [count(part) for part in (G.background, G.trunk, G.foreground, G.mask, G)]
+    assert parts == [3_577_667, 12_651_328, 12_291, 4_097, 16_245_383]
+    assert count(Generator(streams=1)) == 12_663_619
+    assert count(Discriminator()) == 11_057_858
+    parts = [count(part) for part in (C.encoder, C.background, C.trunk, C)]
+    assert parts == [11_021_696, 11_018_883, 46_143_104, 68_216_455]
+    assert count(C.foreground) + count(C.mask) == 32_772
+    assert count(Discriminator(conditional=True)) == 44_135_810
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_scene_is_its_foreground_over_its_background(conditional, n):
+    G = Generator(conditional=conditional)
+    video, f, m, b = G(torch.randn(n, 3, 64, 64) if conditional else torch.randn(n, 100))
+    assert video.shape == f.shape == (n, 3, 32, 64, 64) and m.shape == (n, 1, 32, 64, 64) and b.shape == (n, 3, 64, 64)
+    for t in (0, 13, 31):
+        assert torch.allclose(video[:, :, t], m[:, :, t] * f[:, :, t] + (1 - m[:, :, t]) * b, atol=1e-6)
+    assert abs(m.mean() - 0.5) < 0.1  # by its initialisation
+    assert f.abs().max() <= 1 and b.abs().max() <= 1 and 0 <= m.min() and m.max() <= 1
+
+
+def test_compose_has_the_background_where_the_mask_is_0_and_the_foreground_where_it_is_1():
+    f, b, m = torch.randn(2, 3, 32, 64, 64), torch.randn(2, 3, 64, 64), torch.zeros(2, 1, 32, 64, 64)
+    assert torch.equal(videogan.compose(f, m, b), b[:, :, None].expand(-1, -1, 32, -1, -1))
+    assert torch.equal(videogan.compose(f, m + 1, b), f)
+
+
+def test_one_stream_is_the_foreground_alone():
+    scene = Generator(streams=1)(torch.randn(1, 100))
+    assert scene.video is scene.foreground and scene.mask is None and scene.background is None
+
+
+def normalise(x, weight, bias, eps):
+    """Batch norm with the batch's own statistics of x (N, C, ...)."""
+    axes = (0, *range(2, x.ndim))
+    shape = (1, -1, *[1] * (x.ndim - 2))
+    return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + eps) * weight.reshape(shape) + (
+        bias.reshape(shape))
+
+
+def numbers(layer):
+    return layer.weight.detach().numpy(), layer.bias.detach().numpy()
+
+
+def excited(block):
+    """A block in float64 with weights large enough to matter."""
+    for p in block.double().parameters():
+        nn.init.normal_(p)
+    return block
+
+
+def test_an_upward_block_is_transposed_convolution_batch_norm_and_relu():
+    block, x = excited(videogan.up(3, 4, 5)), np.random.default_rng(0).normal(size=(2, 4, 2, 3, 3))
+    (weight, bias), (gamma, beta) = numbers(block[0]), numbers(block[1])
+    spread = np.zeros((2, 4, 4 + 5, 6 + 5, 6 + 5))  # kernel 4, padding 1: 2 zeros before, and after the last a 0 and 2
+    spread[:, :, 2:-2:2, 2:-2:2, 2:-2:2][:, :, : x.shape[2], : x.shape[3], : x.shape[4]] = x
+    windows = sliding_window_view(spread, (4, 4, 4), axis=(2, 3, 4))[:, :, :4, :6, :6]
+    y = np.einsum("nitxyabc,ioabc->notxy", windows, weight[:, :, ::-1, ::-1, ::-1]) + bias[:, None, None, None]
+    expected = np.maximum(normalise(y, gamma, beta, 1e-5), 0)
+    np.testing.assert_allclose(block(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_downward_block_is_convolution_batch_norm_and_leaky_relu():
+    block = excited(videogan.down(3, 3, 4, nn.LeakyReLU(0.2)))
+    x = np.random.default_rng(1).normal(size=(2, 3, 4, 6, 6))
+    (weight, bias), (gamma, beta) = numbers(block[0]), numbers(block[1])
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1), (1, 1)))
+    windows = sliding_window_view(padded, (4, 4, 4), axis=(2, 3, 4))[:, :, ::2, ::2, ::2]
+    y = np.einsum("nitxyabc,oiabc->notxy", windows, weight) + bias[:, None, None, None]
+    expected = normalise(y, gamma, beta, 1e-3)
+    expected = np.where(expected > 0, expected, 0.2 * expected)
+    np.testing.assert_allclose(block(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_weights_start_as_released():
+    D = Discriminator()
+    convolution, norm = D.features[3][0], D.features[3][1]
+    assert abs(convolution.weight.std() - 0.01) < 1e-4 and abs(convolution.weight.mean()) < 1e-4
+    assert abs(norm.weight.mean() - 1) < 0.01 and abs(norm.weight.std() - 0.02) < 0.005
+    assert not convolution.bias.any() and not norm.bias.any()
+
+
+# ---------------------------------------------------------------------------------------------------------- losses
+
+
+def test_each_loss_reaches_only_its_own_net():
+    G, D = Generator(), Discriminator()
+    scene, real = G(torch.randn(2, 100)), torch.rand(2, 3, 32, 64, 64) * 2 - 1
+    trainer.discriminator_loss(D, real, scene.video)[0].backward()
+    assert all(p.grad is None for p in G.parameters()) and all(p.grad.any() for p in D.parameters() if p.ndim > 1)
+    D.zero_grad()
+    trainer.generator_loss(D, scene, None, 0.1, 0)[0].backward()
+    assert all(p.grad is None for p in D.parameters()) and all(p.grad.any() for p in G.parameters() if p.ndim > 1)
+    assert all(p.requires_grad for p in D.parameters())
+
+
+def test_a_step_of_each_net_goes_its_way():
+    torch.manual_seed(0)
+    args = settings()
+    G, D = Generator(), Discriminator()
+    z, real = torch.randn(4, 100), torch.rand(4, 3, 32, 64, 64) * 2 - 1
+    video = G(z).video.detach()
+    first, on_real, _ = trainer.discriminator_loss(D, real, video)
+    assert on_real.shape == (4, 2)
+    first.backward()
+    utils.Adam(D.parameters(), args.lr, args.beta1).step()
+    assert trainer.discriminator_loss(D, real, video)[0] < first
+
+    loss, before, *_ = trainer.generator_loss(D, G(z), None, 0, 0)
+    loss.backward()
+    utils.Adam(G.parameters(), args.lr, args.beta1).step()
+    assert trainer.generator_loss(D, G(z), None, 0, 0)[1] < before  # cross entropy of "real"
+
+
+def test_losses_have_their_closed_forms():
+    video, mask = torch.rand(2, 3, 4, 5, 5), torch.rand(2, 1, 4, 5, 5, requires_grad=True)
+    scene, frame = Scene(video, video, mask, None), video[:, :, 0] - 0.25
+    total, adversarial, mean, error = trainer.generator_loss(Blind(), scene, frame, 0.1, 10)
+    assert adversarial.item() == pytest.approx(np.log(2)) and error.item() == pytest.approx(0.25)
+    assert total.item() == pytest.approx(np.log(2) + 0.1 * mask.mean().item() + 2.5)
+    total.backward()
+    assert torch.allclose(mask.grad, torch.full_like(mask, 0.1 / mask.numel()))
+    assert trainer.discriminator_loss(Blind(), video, video)[0].item() == pytest.approx(2 * np.log(2))
+
+
+# ------------------------------------------------------------------------------------------------------------ data
+
+
+def test_a_short_strip_repeats_its_last_frame(tmp_path, moving):
+    clip = moving(20, 128, 128)
+    Image.fromarray(clip.reshape(-1, 128, 3)).save(tmp_path / "strip.png")
+    frames = data.read_strip(tmp_path / "strip.png", 32, 64)
+    assert frames.shape == (32, 64, 64, 3)
+    assert np.array_equal(frames[7], data.resize_frame(clip[7], 64, 64))
+    assert all(np.array_equal(frame, frames[19]) for frame in frames[20:])
+
+
+def test_a_strip_of_broken_frames_is_refused(tmp_path):
+    Image.new("RGB", (64, 64 * 5 + 1)).save(tmp_path / "strip.png")
+    with pytest.raises(data.InputError, match="no whole number"):
+        data.read_strip(tmp_path / "strip.png", 32, 64)
+
+
+def test_a_list_may_have_classes(tmp_path):
+    (tmp_path / "list.txt").write_text("golf/a 1.jpg 17\n\nb.jpg\n")
+    assert data.list_strips(tmp_path / "list.txt", "root") == [data.Path("root/golf/a 1.jpg"), data.Path("root/b.jpg")]
+
+
+def test_videos_become_windows_and_their_ends_are_held_out(tmp_path, moving, write_clip):
+    write_clip(tmp_path / "sea/long.mp4", moving(150, 32, 48))
+    write_clip(tmp_path / "sea/short.mp4", moving(20, 32, 48))
+    args = settings("-category", "sea", "-data_path", str(tmp_path), "-window_step", "5")
+    train, held_out = trainer.load(args)
+    assert train.starts == [(0, t) for t in range(0, 150 - 32 - 32 + 1, 5)] + [(1, 0)]
+    assert held_out.starts == [(0, 118)]
+    last, _ = train[len(train) - 1]
+    assert last.shape == (32, 64, 64, 3) and (last[20:] == last[19]).all()
+    whole = data.read_clip(tmp_path / "sea/long.mp4", None, (64, 64))
+    assert np.array_equal(train[3][0], whole[15:47]) and np.array_equal(held_out[0][0], whole[118:])
+
+
+def test_strips_are_held_out_evenly():
+    train, held_out = trainer.split_strips(list(range(20)), 0.2)
+    assert held_out.paths == [2, 8, 12, 18] and sorted(train.paths + held_out.paths) == list(range(20))
+
+
+def test_every_epoch_has_each_clip_once_and_resuming_changes_nothing():
+    batches = trainer.order(10, 4, 0, 0)
+    first = [next(batches) for _ in range(10)]
+    stream = sum(first, [])
+    assert sorted(stream[:10]) == sorted(stream[10:20]) == list(range(10)) and stream[:10] != stream[10:20]
+    for k in range(1, 9):
+        assert next(trainer.order(10, 4, 0, k)) == first[k]
+    few = next(trainer.order(3, 8, 0, 0))
+    assert sorted(few[:3]) == [0, 1, 2] and len(few) == 8
+
+
+def test_what_cannot_be_read_is_named_and_its_neighbour_taken(tmp_path, moving):
+    write_strips(tmp_path / "sea", moving(8)[None].repeat(3, axis=0))
+    (tmp_path / "sea/1.png").write_bytes(b"no picture")
+    strips = trainer.Strips(data.list_strips(tmp_path / "sea/list.txt", tmp_path / "sea"))
+    clip, bad = strips[1]
+    assert np.array_equal(clip, strips[2][0]) and list(bad) == [1] and "1.png" in bad[1]
+    with pytest.raises(data.InputError, match="4 of 39"):
+        trainer.check_bad(4, 39)
+    trainer.check_bad(4, 40)
+
+
+def test_the_table_of_windows(moving):
+    held_out = np.stack([moving(6, 16, 16, phase) for phase in (0, 1, 2)])
+    rows = {row["name"]: row for row in evaluate.window_report(held_out.copy(), held_out, held_out[::-1])}
+    for name in ("generated", "training"):
+        assert rows[name]["nearest"] < 0.1 and rows[name]["coverage"] < 0.1
+        assert rows[name]["std_ratio"] == pytest.approx(1) and rows[name]["w1"] == 0
+    apart = [[np.sqrt(np.square(a.astype(float) - b).mean()) for b in held_out] for a in held_out]
+    expected = np.mean([sorted(distances)[1] for distances in apart])
+    assert rows["held out"]["nearest"] == pytest.approx(expected, rel=1e-3)
+    assert rows["noise"]["nearest"] > rows["average clip"]["nearest"] > 10
+
+
+# ------------------------------------------------------------------------------------------------------------ runs
+
+
+@pytest.fixture(scope="module")
+def sea(tmp_path_factory):
+    """A folder with the category 'sea' of a few strips."""
+    root = tmp_path_factory.mktemp("videos")
+    t, y, x, c = np.ogrid[0:8, 0:16, 0:16, 0:3]
+    clips = [128 + 90 * np.sin(phase + 0.5 * t + 0.3 * y + 0.2 * x + c) for phase in range(6)]
+    write_strips(root / "sea", np.uint8(clips))
+    return root
+
+
+def program(root, out, *flags):
+    common = ["-category", "sea", "-data_path", str(root), "-output_dir", str(out), "-device", "cpu"]
+    return trainer.main([*common, "-batch_size", "2", *flags])
+
+
+@pytest.fixture(scope="module")
+def run(sea, tmp_path_factory):
+    """The output folder of a run of three iterations without a break."""
+    out = tmp_path_factory.mktemp("out")
+    assert program(sea, out, "-num_iterations", "3", "-held_out", "0.2") == 0
+    yield out / "sea"
+    shutil.rmtree(out)
+
+
+def rows_of(path):
+    with open(path, newline="") as file:
+        return [{k: v for k, v in row.items() if k not in ("seconds_per_iteration", "data_wait")}
+                for row in csv.DictReader(file)]
+
+
+def test_a_run_leaves_its_outputs(run):
+    for name in ("gen", "video", "videomask", "mask"):
+        frames = data.read_clip(run / f"final_results/{name}.gif")
+        assert frames.shape == (32, 4 * 66 - 2, 4 * 66 - 2, 3)
+        assert (run / f"final_results/{name}.mp4").stat().st_size > 1000
+    assert Image.open(run / "final_results/static.png").size == (262, 262)
+    assert Image.open(run / "progress/iteration_0003.png").size[1] == 14 * 66 - 2
+    assert len(list(run.glob("log/events*"))) == 1
+    assert [row["iteration"] for row in rows_of(run / "metrics.csv")] == ["3"]
+    assert [row["name"] for row in csv.DictReader(open(run / "evaluation.csv"))] == [
+        "held out", "generated", "training", "average clip", "noise"]
+
+
+def test_resuming_changes_nothing(sea, run, tmp_path):
+    flags = ("-held_out", "0.2", "-workers", "2")
+    assert program(sea, tmp_path, "-num_iterations", "2", *flags) == 0
+    assert program(sea, tmp_path, "-num_iterations", "3", *flags) == 0
+    once, twice = (torch.load(folder / "model/latest.pt") for folder in (run, tmp_path / "sea"))
+    assert twice["iteration"] == 3
+    for net in ("G", "D"):
+        assert all(torch.equal(v, twice[net][k]) for k, v in once[net].items())
+    for a, b in zip(once["optimizers"], twice["optimizers"], strict=True):
+        assert all(torch.equal(v["exp_avg_sq"], b["state"][k]["exp_avg_sq"]) for k, v in a["state"].items())
+    shutil.rmtree(tmp_path / "sea/model")
+
+
+def test_generating_from_a_checkpoint(sea, run, capsys):
+    out = run.parent
+    assert program(sea, out, "-generate", "-sample_size", "5", "-seed", "1") == 0
+    assert data.read_clip(run / "generated/gen.gif").shape == (32, 2 * 66 - 2, 3 * 66 - 2, 3)
+    assert len(list((run / "generated/sequences/sequence_4").iterdir())) == 32
+    assert program(sea, out, "-generate", "-image", "x.png") == 2
+    assert "-conditional" in capsys.readouterr().err
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(sea, tmp_path, run_script):
+    flags = ["-category", "sea", "-data_path", str(sea), "-output_dir", str(tmp_path), "-device", "cpu", "-batch_size",
+             "1", "-workers", "1", "-log_step", "1000"]
+    process = run_script([*flags, "-num_iterations", "5000"], "main_videogan.py", start=True)
+    rows, deadline = tmp_path / "sea/metrics.csv", time.time() + 80
+    while time.time() < deadline and not (rows.exists() and rows.read_text().count("\n") > 1):
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130 and "goes on from there" in error and "Traceback" not in error
+    reached = torch.load(tmp_path / "sea/model/latest.pt")["iteration"]
+    assert reached >= 10
+    result = run_script([*flags, "-num_iterations", str(reached + 1)], "main_videogan.py")
+    assert result.returncode == 0 and f"iterations {reached + 1} to" in result.stdout, result.stderr
+    shutil.rmtree(tmp_path / "sea/model")
+
+
+def test_the_conditional_net_learns_from_first_frames_and_takes_a_picture(sea, tmp_path):
+    args = settings("-conditional", "-category", "sea", "-data_path", str(sea), "-held_out", "0")
+    train, held_out = trainer.load(args)
+    G, D = trainer.build_nets(args)
+    learner = trainer.Learner(args, train, held_out, (G, D))
+    learner.start()
+    logged = []
+    for _ in range(2):
+        learner.learn_iteration(lambda *row: logged.append(row))
+    assert learner.fixed.shape == (6, 3, 64, 64) and not logged
+    metrics = learner.metrics()
+    assert 0 < metrics["first_frame_error"] < 2 and metrics["mask_mean"] > 0
+    state = {"G": G.state_dict(), "settings": trainer.settings_of(args), "fixed": learner.fixed}
+    torch.save(state, tmp_path / "model.pt")
+    del learner, G, D
+    Image.new("RGB", (90, 50), "teal").save(tmp_path / "picture.jpg")
+    picture = ("-image", str(tmp_path / "picture.jpg"))
+    assert program(sea, tmp_path, "-generate", "-ckpt", str(tmp_path / "model.pt"), *picture) == 0
+    assert data.read_clip(tmp_path / "sea/generated/gen.gif").shape == (32, 64, 64, 3)
+    (tmp_path / "model.pt").unlink()
+
+
+@pytest.mark.parametrize("flags, message", [
+    (("-category", "none"), "no category 'none'"),
+    (("-data_list", "missing.txt"), "cannot read list 'missing.txt'"),
+    (("-generate",), "there is no checkpoint"),
+    (("-generate", "-ckpt", "README.md"), "cannot load checkpoint"),
+])
+def test_bad_input_is_one_line_and_exit_code_2(sea, tmp_path, capsys, flags, message):
+    assert program(sea, tmp_path, *flags) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("flags", [("-held_out", "1"), ("-image", "x.png"), ("-streams", "3"), ("-beta1", "nan")])
+def test_flags_that_make_no_sense(flags, capsys):
+    with pytest.raises(SystemExit) as stop:
+        settings(*flags)
+    assert stop.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+def test_too_many_unreadable_clips_stop_the_run(tmp_path, moving, capsys):
+    write_strips(tmp_path / "sea", moving(8)[None].repeat(6, axis=0))
+    for k in range(1, 6):
+        (tmp_path / f"sea/{k}.png").write_bytes(b"no picture")
+    assert program(tmp_path, tmp_path / "out", "-num_iterations", "2", "-held_out", "0", "-workers", "0") == 2
+    assert "clips cannot be read" in capsys.readouterr().err

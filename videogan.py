@@ -1,0 +1,136 @@
+"""The nets of VideoGAN: a generator that lays a moving foreground over a still background, and a discriminator.
+
+Vondrick, Pirsiavash, Torralba, "Generating Videos with Scene Dynamics", NIPS 2016. The generator's two streams meet in
+
+    G(z) = m(z) f(z) + (1 - m(z)) b(z)                                                       (paper, equation 2)
+
+Glossary (the paper's symbols)
+    z   noise, N(0, 1), 100 numbers; the conditional generator takes the first frame x_0 in its place
+    f   foreground video            b   background, one frame, the same at all times
+    m   mask in [0, 1]: where the foreground is seen
+    D   discriminator: two logits, fake and real
+
+Videos are float32 (N, 3, 32, 64, 64) in [-1, 1], masks (N, 1, 32, 64, 64), backgrounds and frames (N, 3, 64, 64).
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+FRAMES, SIZE = 32, 64  # of every video: the nets are built for them
+LATENT = 100
+FAKE, REAL = 0, 1  # the classes that D tells apart
+
+CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+class Scene(NamedTuple):
+    """What a generator makes; of one stream, the foreground is the video, and there is neither mask nor background."""
+
+    video: torch.Tensor
+    foreground: torch.Tensor
+    mask: torch.Tensor | None
+    background: torch.Tensor | None
+
+
+def up(dims, before, after, kernel=4, stride=2, padding=1):
+    """Transposed convolution, batch norm, ReLU: from `before` to `after` channels, by default at twice the size."""
+    layer = TRANSPOSED[dims](before, after, kernel, stride, padding)
+    return nn.Sequential(layer, BATCH_NORM[dims](after), nn.ReLU(inplace=True))
+
+
+def head(dims, before, after, squash):
+    """The last layer of a stream: transposed convolution to twice the size, squashed to the range of its output."""
+    return nn.Sequential(TRANSPOSED[dims](before, after, 4, 2, 1), squash)
+
+
+def down(dims, before, after, activation, norm=True):
+    """Convolution to half the size, batch norm (with the released epsilon) unless norm is False, activation."""
+    layer = CONVOLUTION[dims](before, after, 4, 2, 1)
+    return nn.Sequential(layer, *([BATCH_NORM[dims](after, eps=1e-3)] if norm else []), activation)
+
+
+class Generator(nn.Module):
+    """G, of two streams (released) or one (the paper's baseline, foreground alone).
+
+    conditional: the input is a first frame, which an encoder takes to a map of 1024x4x4, and the streams start there
+    (released; the paper's text is read by some as a code of 100 numbers).
+    """
+
+    def __init__(self, streams=2, conditional=False):
+        super().__init__()
+        self.conditional = conditional
+        if conditional:
+            relu, widths = nn.ReLU(inplace=True), (1024, 512, 256, 128)
+            self.encoder = nn.Sequential(  # 64 -> 32 -> 16 -> 8 -> 4
+                down(2, 3, 128, relu, norm=False), down(2, 128, 256, relu), down(2, 256, 512, relu),
+                down(2, 512, 1024, relu),
+            )
+            start_2d, start_3d = [], [up(3, 1024, 1024, (2, 1, 1), 1, 0)]
+        else:
+            widths = (512, 256, 128, 64)
+            start_2d, start_3d = [up(2, LATENT, 512, 4, 1, 0)], [up(3, LATENT, 512, (2, 4, 4), 1, 0)]
+        ladder = list(zip(widths, widths[1:], strict=False))
+        self.trunk = nn.Sequential(*start_3d, *(up(3, *pair) for pair in ladder))  # (N, C, 16, 32, 32)
+        self.foreground = head(3, widths[-1], 3, nn.Tanh())
+        self.mask = self.background = None
+        if streams == 2:
+            self.mask = head(3, widths[-1], 1, nn.Sigmoid())
+            self.background = nn.Sequential(*start_2d, *(up(2, *pair) for pair in ladder),
+                                            head(2, widths[-1], 3, nn.Tanh()))
+        initialise(self)
+
+    def forward(self, source):
+        """The Scene of noise z (N, 100) or, where conditional, of first frames (N, 3, 64, 64) in [-1, 1]."""
+        code = self.encoder(source) if self.conditional else source[:, :, None, None]  # (N, C, 4, 4) or (N, C, 1, 1)
+        hidden = self.trunk(code[:, :, None])
+        f = self.foreground(hidden).float()
+        if self.mask is None:
+            return Scene(f, f, None, None)
+        m, b = self.mask(hidden).float(), self.background(code).float()
+        return Scene(compose(f, m, b), f, m, b)
+
+
+def compose(f, m, b):
+    """m f + (1 - m) b (equation 2): f (N, 3, T, H, W), m (N, 1, T, H, W), b (N, 3, H, W), the same at all times."""
+    return m * f + (1 - m) * b[:, :, None]
+
+
+class Discriminator(nn.Module):
+    """D: two logits (N, 2), fake and real, of videos (N, 3, 32, 64, 64). The conditional one is twice as wide; it sees
+    the video only, not the frame that it was made from (released)."""
+
+    def __init__(self, conditional=False):
+        super().__init__()
+        c, leaky = (128 if conditional else 64), nn.LeakyReLU(0.2, inplace=True)
+        self.features = nn.Sequential(
+            down(3, 3, c, leaky, norm=False), down(3, c, 2 * c, leaky), down(3, 2 * c, 4 * c, leaky),
+            down(3, 4 * c, 8 * c, leaky),
+        )
+        self.classify = nn.Conv3d(8 * c, 2, (2, 4, 4))  # its input is (N, 8c, 2, 4, 4)
+        initialise(self)
+
+    def forward(self, video):
+        return self.classify(self.features(video)).flatten(1).float()
+
+
+@torch.no_grad()
+def initialise(net):
+    """Convolutions N(0, 0.01^2), batch-norm weights N(1, 0.02^2), biases 0 (released)."""
+    for layer in net.modules():
+        if isinstance(layer, tuple(BATCH_NORM.values())):
+            layer.weight.normal_(1, 0.02)
+            layer.bias.zero_()
+        elif isinstance(layer, (*CONVOLUTION.values(), *TRANSPOSED.values())):
+            layer.weight.normal_(0, 0.01)
+            layer.bias.zero_()
+
+
+def layer_table(net, name):
+    """A net, one line for each of its parts: what it is called and how many parameters it has."""
+    lines = [f"  {name}.{part:<12} {sum(p.numel() for p in layers.parameters()):>12,} parameters"
+             for part, layers in net.named_children()]
+    return [*lines, f"  {name} {'in all':<12} {sum(p.numel() for p in net.parameters()):>12,} parameters"]
