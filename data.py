@@ -7,6 +7,7 @@ line.
 
 import itertools
 import math
+import os
 import re
 from pathlib import Path
 
@@ -45,8 +46,8 @@ def category_folder(data_path, category):
     root = Path(data_path)
     if not root.is_dir():
         raise InputError(f"data_path '{data_path}' is not a folder")
-    folder = root / category
-    if not category or root.resolve() not in folder.resolve().parents:
+    folder, inside = root / category, os.path.normpath(category)
+    if not category or os.path.isabs(inside) or inside.split(os.sep)[0] in (".", ".."):
         raise InputError(f"category '{category}' must name a folder below '{data_path}'")
     if not folder.is_dir():
         known = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "_")))
@@ -89,7 +90,7 @@ def resize_frame(frame, height, width):
     """One frame, uint8 (H, W, 3), at height x width by Pillow's antialiased bilinear filter, as released."""
     if frame.shape[:2] == (height, width):
         return frame
-    return np.asarray(Image.fromarray(frame).resize((width, height), Image.BILINEAR))
+    return np.array(Image.fromarray(frame).resize((width, height), Image.BILINEAR))
 
 
 def read_clip(path, num_frames=None, im_size=None, at_most=None):

@@ -250,7 +250,8 @@ def mp4_bytes(video):
     video = np.pad(video, ((0, 0), (0, video.shape[1] % 2), (0, video.shape[2] % 2), (0, 0)), mode="edge")
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=FPS, options={"crf": "16", "preset": "fast"})
+        options = {"crf": "16", "preset": "fast", "threads": "1", "mbtree": "0"}  # the same bytes from run to run
+        stream = container.add_stream("libx264", rate=FPS, options=options)
         stream.height, stream.width, stream.pix_fmt = *video.shape[1:3], "yuv420p"
         for frame in video:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))

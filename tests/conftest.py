@@ -27,7 +27,7 @@ gc.freeze()  # imageio collects garbage at each file that it closes: leave it no
 
 @pytest.fixture(scope="session")
 def shared():
-    """shared('reference/x.npz') -> its path; the test is skipped where the file is not at hand."""
+    """shared('data/x.mat') -> its path; the test is skipped where the file is not at hand."""
 
     def find(name):
         path = SHARED / name
@@ -39,14 +39,9 @@ def shared():
 
 
 @pytest.fixture(scope="session")
-def reference(shared):
-    """reference('x.npz') -> golden numbers, from tests/golden or the shared folder."""
-
-    def load(name):
-        own = Path(__file__).parent / "golden" / name
-        return np.load(own if own.exists() else shared(f"reference/{name}"))
-
-    return load
+def reference():
+    """reference('x.npz') -> golden numbers, measured on the authors' nets."""
+    return lambda name: np.load(Path(__file__).parent / "golden" / name)
 
 
 @pytest.fixture(scope="session")

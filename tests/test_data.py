@@ -156,6 +156,13 @@ def test_unknown_category_lists_those_there_are(tmp_path):
     assert "is not a folder" in fails(load_category, tmp_path / "nowhere", "fire", 2, (8, 8))
 
 
+def test_a_category_may_be_a_link(tmp_path, moving, write_clip):
+    write_clip(tmp_path / "elsewhere/clip.mp4", moving(4))
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips/linked").symlink_to(tmp_path / "elsewhere")
+    assert load_category(tmp_path / "clips", "linked", 4, (24, 24))[1] == ["clip.mp4"]
+
+
 @pytest.mark.parametrize("category", ["../../x", "..", ".", "", "/", "/etc", "a/../.."])
 def test_a_category_may_not_leave_data_path(category, tmp_path, moving, write_clip):
     root = tmp_path / "deep" / "data"

@@ -314,6 +314,18 @@ def new_run(folder, **settings):
     return utils.Run(folder, {"lr": 0.1, "num_epochs": 5, "size": [3, 4], **settings}, ("num_epochs",))
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null"])
+def test_a_damaged_config_is_an_error_of_one_line(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(utils.RunError, match="config.json' is damaged") as caught:
+        new_run(tmp_path)
+    assert caught.value.code == 2
+
+
+def test_the_same_video_is_the_same_mp4(moving):
+    assert utils.mp4_bytes(moving(30, 64, 64)) == utils.mp4_bytes(moving(30, 64, 64))
+
+
 def test_a_run_takes_other_settings_only_where_they_may_change(tmp_path):
     new_run(tmp_path / "run")
     new_run(tmp_path / "run", num_epochs=9)
