@@ -48,6 +48,7 @@ TEXTURE_COLUMNS = {
     "imprint": ("stride|imprint", 3, "share of the frame differences' power at layer 1's stride (with -stride)"),
     "chain_distance": ("chain|dist.", 2, "mean absolute difference to the other videos; the clip: of its halves"),
 }
+QUICK_COLUMNS = ("std_ratio", "frame_diff_ratio", "mean_image", "std_map_corr")
 RECOVERY_COLUMNS = {
     "hidden_mae": ("hidden|MAE", 3, "mean absolute error on hidden pixels"),
     "hidden_psnr": ("hidden|PSNR", 2, "PSNR on hidden pixels, dB"),
@@ -71,6 +72,18 @@ def texture_metrics(video: np.ndarray, observed: np.ndarray, stride: int | None 
     """
     clip = summarise(observed)
     return compare(summarise(video, clip), clip, stride)
+
+
+def quick_metrics(videos, observed: np.ndarray) -> dict[str, float]:
+    """The cheap ones of texture_metrics, means over the videos: QUICK_COLUMNS, for the log of a run."""
+    rows = []
+    clip_std, clip_mean = observed.std(axis=0), observed.mean(axis=0)
+    clip_difference = np.abs(np.diff(observed, axis=0)).mean()
+    for video in videos:
+        std, difference = video.std(axis=0), np.abs(np.diff(video, axis=0)).mean()
+        rows.append([std.mean() / clip_std.mean(), difference / clip_difference,
+                     np.abs(video.mean(axis=0) - clip_mean).mean(), correlation(std, clip_std)])
+    return dict(zip(QUICK_COLUMNS, map(float, np.mean(rows, axis=0)), strict=True))
 
 
 def summarise(video, clip=None):

@@ -200,6 +200,7 @@ class Learner:
         self.mean = float((videos if hidden is None else videos[~hidden]).mean(dtype=np.float64))
         I = data.to_tensor(videos) if hidden is None else hide(videos, hidden, args.hidden_start)
         self.I = list((I - self.mean).to(self.device).split(args.batch_size))
+        self.judged = hidden is None and len(videos) == 1 and bool((videos != videos[:, :1]).any())  # by evaluate.py
         if hidden is not None:
             self.hidden = torch.from_numpy(hidden)[:, None].to(self.device).split(args.batch_size)
             self.average = self.I
@@ -279,7 +280,7 @@ class Learner:
         return metrics
 
     def metrics(self, I, J, values, drift):
-        """What diagnoses an energy-based model, as plain numbers by name."""
+        """What diagnoses an energy-based model, as plain numbers by name; None where this epoch has no figure."""
         f_I, f_J, alive = values.tolist()
         std, mean = torch.std_mean(J)
         numbers = {
@@ -296,12 +297,17 @@ class Learner:
         }
         for k, layer in enumerate(self.f.layers, start=1):
             numbers[f"grad_norm_{k}"] = sum(p.grad.square().sum() for p in layer.parameters()).sqrt()
-        return {name: float(value) for name, value in numbers.items()}
+        numbers = {name: float(value) for name, value in numbers.items()}
+        if self.judged:
+            due = (self.epoch + 1) % self.args.log_step == 0
+            videos = [x.permute(1, 2, 3, 0).cpu().numpy() for x in (*I, *J)] if due else None
+            numbers |= evaluate.quick_metrics(videos[1:], videos[0]) if due else dict.fromkeys(evaluate.QUICK_COLUMNS)
+        return numbers
 
     def check(self, metrics):
         """Stop a run that has diverged or died, before its state is touched."""
         for name, value in metrics.items():
-            if not math.isfinite(value):
+            if value is not None and not math.isfinite(value):
                 raise utils.RunError(f"diverged in epoch {self.epoch + 1}: {name} is {value}; lower -lr or -step_size")
         self.lost = self.lost + 1 if metrics["drift_to_noise"] == 0 else 0
         if self.lost == LOST:

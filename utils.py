@@ -408,13 +408,14 @@ class Run:
         self.board.add_text("settings", f"| flag | value |\n|---|---|\n{rows}", epoch)
 
     def log(self, epoch, metrics):
-        """One row of metrics.csv and one point of every TensorBoard curve."""
+        """One row of metrics.csv and one point of every TensorBoard curve; a metric may be None, for none this time."""
+        values = {name: value for name, value in metrics.items() if value is not None}
         writer = csv.DictWriter(self.csv, [self.unit, *metrics], restval="")
         if self.csv.tell() == 0:
             writer.writeheader()
-        writer.writerow({self.unit: epoch, **{name: f"{value:.7g}" for name, value in metrics.items()}})
+        writer.writerow({self.unit: epoch, **{name: f"{value:.7g}" for name, value in values.items()}})
         self.csv.flush()
-        for name, value in metrics.items():
+        for name, value in values.items():
             self.board.add_scalar(name, value, epoch)
 
     def log_pictures(self, epoch, videos, names):

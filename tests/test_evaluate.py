@@ -60,6 +60,14 @@ def test_a_clip_against_itself(clip):
     assert metrics["frame_diff"] == pytest.approx(np.abs(np.diff(clip.astype(float), axis=0)).mean(), rel=1e-5)
 
 
+def test_the_figures_of_a_log_are_those_of_the_table(clip):
+    videos = [np.roll(clip, 3, axis=1), clip // 2]
+    quick = evaluate.quick_metrics([video.astype(np.float32) for video in videos], clip.astype(np.float32))
+    rows = [evaluate.texture_metrics(video, clip) for video in videos]
+    assert quick == {name: pytest.approx(np.mean([row[name] for row in rows]), rel=1e-5) for name in quick}
+    assert list(quick) == list(evaluate.QUICK_COLUMNS)
+
+
 def test_a_shifted_copy_of_a_periodic_clip_fails_in_the_nearest_frame_alone():
     t = np.arange(70)[:, None, None, None]
     y, x = np.ogrid[0:20, 0:24]
