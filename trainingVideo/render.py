@@ -1,11 +1,11 @@
-"""Render the training clips: two fires, an ocean, a gait in six disguises, a passing boat.
+"""Render the training clips: two fires, an ocean, a gait in six disguises, a passing boat, forty beaches.
 
     python trainingVideo/render.py              # every clip
     python trainingVideo/render.py fire_pot     # only those named
 
 Every clip is computed, with a fixed seed, so a rerun gives the same frames.
-Fires and seas are pictures (height, width, 3) of linear light until `develop` makes them sRGB; the
-runners are drawn in sRGB.  Rows count downwards; lengths are in pixels and times in frames unless
+Fires, seas and beaches are pictures (height, width, 3) of linear light until `develop` makes them
+sRGB; the runners are drawn in sRGB.  Rows count downwards; lengths are in pixels and times in frames unless
 a docstring says otherwise.
 """
 
@@ -443,7 +443,140 @@ def runner():
         write_clip(f"runner/walker_{number}.mp4", frames)
 
 
-CLIPS = {clip.__name__: clip for clip in (fire_pot, ocean, runner, boat, fire)}
+# --------------------------------------------------------------------------------- beach
+
+
+# height of the sun (degrees), its light, the sky's at the zenith and at the horizon, cloudiness
+LIGHTS = (
+    (14, (1.25, 0.95, 0.62), (0.22, 0.38, 0.70), (0.95, 0.80, 0.66), 0.5),  # morning
+    (62, (1.65, 1.55, 1.36), (0.10, 0.30, 0.80), (0.62, 0.88, 1.15), 0.6),  # noon
+    (50, (0.25, 0.25, 0.25), (0.42, 0.46, 0.52), (0.80, 0.84, 0.88), 0.8),  # grey
+    (5, (1.50, 0.70, 0.25), (0.14, 0.18, 0.38), (1.30, 0.54, 0.23), 0.7),  # sunset
+)
+SANDS = ((0.62, 0.49, 0.33), (0.68, 0.58, 0.45), (0.50, 0.36, 0.23), (0.42, 0.38, 0.33))
+WATERS = ((0.01, 0.13, 0.18), (0.02, 0.22, 0.24), (0.04, 0.12, 0.11), (0.02, 0.08, 0.16))
+
+
+class Beach:
+    """Waves that break on a sandy shore and run up it, seen by a camera at rest; lengths in metres.
+
+    A front comes in as over ground of even slope, and runs up the sand and falls back like a ball
+    thrown uphill.  Times and ages (since the front passed) are in wave periods.
+    """
+
+    SIZE, FOCUS = 128, 115  # of the picture and its lens, pixels
+    TURN = 0.55  # from the still waterline to the highest reach
+
+    def __init__(self, rng, light):
+        height, *colours, self.cloudy = light
+        self.sunlight, self.zenith, self.horizon = colours * rng.uniform(0.95, 1.05, 3)
+        self.sand = rng.choice(SANDS) * rng.uniform(0.85, 1.15)
+        self.water = rng.choice(WATERS) * rng.uniform(0.7, 1.3)
+        self.period, self.time = rng.uniform(32, 48), rng.uniform(0, 20)  # the period is in frames
+        self.reach, self.height, eye = rng.uniform(2, 3.5), rng.uniform(0.3, 0.6), rng.uniform(3, 4.5)
+        self.speed, self.bend = 2 * self.reach / self.TURN, rng.uniform(1, 2.5)
+        self.noise = [smooth_noise(rng, (256, 256), scale) for scale in (8, 4, 2)]
+        top, turn = rng.uniform(28, 50), rng.choice([-1, 0, 1]) * rng.uniform(0.5, 1.05) + rng.uniform(-0.1, 0.1)
+        row, column = np.mgrid[: self.SIZE, : self.SIZE] + 0.5
+        down, right = row - top, column - self.SIZE / 2
+        self.view = np.stack([right, np.full_like(row, self.FOCUS), -down], -1)  # x right, y away, z up
+        self.view /= np.linalg.norm(self.view, axis=-1, keepdims=True)
+        self.below, self.haze = step(-0.6, 0.6, down), 0.5 * np.exp(-np.maximum(down, 0) / 4)
+        self.y = self.FOCUS * eye / np.maximum(down, 0.5)
+        self.x, self.pixel = right * self.y / self.FOCUS, self.y**2 / (self.FOCUS * eye)  # metres to a row
+        middle = self.FOCUS * eye / (rng.uniform(0.45, 0.7) * (self.SIZE - top))
+        self.normal = np.array([np.sin(turn), np.cos(turn)])
+        self.out = self.normal[0] * self.x + self.normal[1] * (self.y - middle)  # off the waterline
+        self.along = self.normal[1] * self.x - self.normal[0] * self.y
+        azimuth, height = rng.uniform(-0.45, 0.45), np.radians(height)
+        self.sun = np.array([np.sin(azimuth), np.cos(azimuth), np.tan(height)]) * np.cos(height)
+        self.root = np.sqrt(self.speed**2 + 4 * self.bend * np.maximum(self.out, 0))  # a front's speed
+        self.wet = step(-1.5, -0.5, self.out + self.reach + 0.4 * self.at(0, self.along, 3))
+
+    def at(self, level, y, x):
+        """Return noise of a level of detail at a place."""
+        return sample(self.noise[level], y + 0 * x, x + 0 * y)
+
+    def sky(self, direction):
+        """Return the clear sky's light from a direction (..., xyz): a gradient, and the sun's glow."""
+        light = over(self.horizon, self.zenith, 1 - np.exp(-3.5 * np.maximum(direction[..., 2], 0)))
+        near = np.clip(direction @ self.sun, 0, 1)[..., None]
+        return light + self.sunlight * (0.2 * near**8 + 0.5 * near**60 + 6 * near**1500)
+
+    def flood(self, time):
+        """Return how far behind the water's edge each place is, and its front's age; wet the sand."""
+        edge, age = 0.12 * self.at(1, 0, 2 * self.along), np.ones_like(self.out)
+        for wave in np.floor(time) + np.arange(-1, 2):
+            since = time - wave + 0.13 * self.at(0, 9 * wave, self.along)
+            reach = self.at(0, 9 * wave + 99, self.along) + 0.3 * self.at(1, 9 * wave, 2 * self.along)
+            reach = self.reach * np.maximum(0.9 + 0.2 * reach, 0.3)
+            front = np.where(since > 0, reach * (1 - (1 - since / self.TURN) ** 2), -9)
+            passed = self.TURN * (1 - np.sqrt(np.clip(1 + self.out / reach, 0, 1)))
+            age = np.where(front + self.out > 0, since - passed, age)
+            edge = np.maximum(edge, front)
+        behind = edge + self.out
+        self.wet = np.maximum(self.wet - 0.4 * (time - self.time), step(-0.1, 0.1, behind))
+        self.time = time
+        return behind, np.clip(age, 0, 0.85)
+
+    def frame(self, time):
+        """Return the linear light at a time; call in turn, since sand stays wet."""
+        behind, age = self.flood(time)
+        crest = time + (self.root - self.speed) / (2 * self.bend)  # constant as a front comes in
+        crest += 0.13 * self.at(0, 9 * crest, self.along)
+        age = np.where(self.out > 0, crest % 1, age)
+        slope = np.maximum(0, 1 - age / 0.4) - 7 * step(0.8, 0.93, age) * step(1.02, 0.95, age)
+        tall = self.height * np.clip(0.6 + 0.4 * self.at(0, 9 * crest + 50, self.along / 2), 0, 2)
+        slope *= -2 * tall / self.root * step(0, 2, self.out) * np.exp(-self.pixel / 6)
+        lead = step(1 - np.minimum(1.5 * self.pixel / self.root, 0.2), 1, age)  # the front's soft edge
+        lace = self.at(2, 9 * self.out + 3 * behind, 7 * self.along) * np.exp(-self.pixel / 0.5)
+        lace += 0.8 * self.at(1, 4 * self.out, 3 * self.along) * np.exp(-self.pixel / 1.5)
+        left = 2.6 * np.exp(-age / 0.35)
+        foam = np.maximum(0.85 * step(1.3 - left, 2.9 - left, lace), np.maximum(step(0.14, 0.02, age), lead))
+        breaking = step(9, 4, self.out + 2 * self.at(0, 9 * crest + 20, self.along))
+        ripple = np.exp(-self.pixel / 1.2) * step(0, 3, behind)
+        ripple = [ripple * self.at(1, 3 * self.y + 5 * time, 3 * self.x + way * 5 * time) for way in (-1, 1)]
+        tilt = 0.05 * np.stack([ripple[0] - ripple[1], ripple[0] + ripple[1]], -1)
+        light = self.shade(behind, tilt + slope[..., None] * self.normal, foam * breaking)
+        reach = 40 / (np.maximum(self.view[..., 2], 0) + 0.25)
+        cloud = self.cloudy * step(0, 2, self.at(0, reach, self.view[..., 0] * reach))
+        sky = over(self.sky(self.view), 0.6 * self.horizon + 0.4 * self.sunlight, cloud)
+        return over(sky, over(light, self.horizon, self.haze), self.below)
+
+    def shade(self, behind, slope, foam):
+        """Light the ground: sand, dark where wet; water, clear where shallow; the sky in both; foam."""
+        normal = np.concatenate([-slope, np.ones_like(slope[..., :1])], -1)
+        normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
+        facing = np.clip(-(normal * self.view).sum(-1), 0.02, 1)
+        mirror = self.sky(2 * facing[..., None] * normal + self.view)
+        fresnel = 0.02 + 0.98 * (1 - facing) ** 5
+        day = 0.5 * self.zenith + 0.4 * self.horizon + self.sunlight * (0.25 + 0.6 * self.sun[2])
+        grain = 1 + 0.05 * self.at(1, 3 * self.y, 3 * self.x)
+        sand = self.sand * day * (grain * (1 - 0.5 * step(0.2, 0.7, self.wet)))[..., None]
+        water = over(sand, self.water * day, 1 - np.exp(-np.maximum(behind, 0) / 4))
+        water = over(water, mirror, fresnel)
+        sand = over(sand, mirror, 0.8 * fresnel * step(0.6, 1, self.wet))
+        covered = step(-0.05, 0.25, behind)
+        return over(over(sand, water, covered), 0.9 * day, 0.92 * covered * foam)
+
+
+def beach(clips=40, count=32):
+    """Beaches as strips, each frame under the one before it: what VideoGAN learns from."""
+    folder = HERE / "beach"
+    folder.mkdir(exist_ok=True)
+    names = [f"{number:03d}.jpg" for number in range(clips)]
+    for number, name in enumerate(names):
+        shore = Beach(np.random.default_rng(100 + number), LIGHTS[number % len(LIGHTS)])
+        for _ in range(12):  # leave the sand as the waves before leave it
+            shore.flood(shore.time + 0.1)
+        times = shore.time + np.arange(1, count + 1) / shore.period
+        strip = np.concatenate([develop(shore.frame(time)) for time in times])
+        Image.fromarray(strip).save(folder / name, quality=70, optimize=True, progressive=True)
+    (folder / "list.txt").write_text("\n".join(names) + "\n")
+    print(f"beach: {clips} strips of {count} frames")
+
+
+CLIPS = {clip.__name__: clip for clip in (fire_pot, ocean, runner, boat, fire, beach)}
 
 
 def main(names):
