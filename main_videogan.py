@@ -261,7 +261,7 @@ class Learner:
         self.G, self.D = nets
         self.optimizers = [utils.Adam(net.parameters(), args.lr, args.beta1) for net in nets]
         self.held_out = first_of(held_out, 64)
-        self.recent, self.logged, self.waited, self.begun = [], {}, 0.0, time.perf_counter()
+        self.recent, self.logged = [], {}
         if args.conditional:
             clips = self.held_out if len(self.held_out) else first_of(train, SAMPLES)
             self.fixed = unit(torch.from_numpy(clips[:SAMPLES]))[:, :, 0].to(args.device)
@@ -274,7 +274,7 @@ class Learner:
         batches = order(len(self.train), args.batch_size, args.seed, self.iteration)
         loader = DataLoader(self.train, batch_sampler=batches, collate_fn=collate, num_workers=args.workers,
                             pin_memory=args.device.type == "cuda", prefetch_factor=4 if args.workers else None)
-        self.batches = iter(loader)
+        self.batches, self.waited, self.begun = iter(loader), 0.0, time.perf_counter()
 
     def next_batch(self):
         """The next real videos (N, 3, 32, 64, 64) in [-1, 1]."""

@@ -4,6 +4,7 @@ import csv
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ import main_videogan as trainer
 import utils
 import videogan
 from videogan import Discriminator, Generator, Scene
+
+ROOT = Path(__file__).parents[1]
 
 
 def count(net):
@@ -214,6 +217,18 @@ def test_videos_become_windows_and_their_ends_are_held_out(tmp_path, moving, wri
 def test_strips_are_held_out_evenly():
     train, held_out = trainer.split_strips(list(range(20)), 0.2)
     assert held_out.paths == [2, 8, 12, 18] and sorted(train.paths + held_out.paths) == list(range(20))
+
+
+def test_the_shipped_beach_moves_under_a_camera_that_does_not():
+    folder = ROOT / "trainingVideo/beach"
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 2e6
+    train, held_out = trainer.load(settings("-category", "beach", "-data_path", str(ROOT / "trainingVideo")))
+    assert len(train) + len(held_out) >= 24 and len(held_out) >= 2
+    for path in (*train.paths, *held_out.paths):
+        assert Image.open(path).size == (128, 32 * 128)
+        clip = data.read_strip(path, 32, 64).astype(float)
+        change = np.abs(clip[16] - clip[0]).mean(axis=(1, 2))  # by rows
+        assert change.max() > 5 and change[:8].max() < 5, path  # waves, and a sky that stands still
 
 
 def test_every_epoch_has_each_clip_once_and_resuming_changes_nothing():
