@@ -29,7 +29,7 @@ class InputError(Exception):
 
 def natural_key(path):
     """Sort key that puts 'clip2' before 'clip10'."""
-    return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", Path(path).name)]
+    return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", Path(path).name)]
 
 
 def list_images(folder):
