@@ -463,7 +463,7 @@ def sample_learned(args, given):
     """-test: new videos from a learned model, without learning. `given` has the flags that the user set."""
     utils.keep_freed_memory()
     folder = f"{args.output_dir}/{args.category}"
-    state = utils.load_checkpoint(args.ckpt or f"{folder}/model/latest.pt", args.device)
+    state = utils.load_checkpoint(args.ckpt or f"{folder}/model/latest.pt", args.device, "chains")
     learned = state["settings"]
     f = descriptor(learned["net_type"], learned["num_frames"], learned["im_size"]).to(args.device)
     f.load_state_dict(state["net"])

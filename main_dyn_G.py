@@ -631,9 +631,7 @@ def generate(args, given):
     path = Path(args.ckpt or folder / "model/latest.pt")
     if not path.exists() and (folder / "model" / path).exists():
         path = folder / "model" / path
-    state = utils.load_checkpoint(path, args.device)
-    if "latents" not in state:
-        raise data.InputError(f"'{path}' is not a checkpoint of this program")
+    state = utils.load_checkpoint(path, args.device, "latents")
     learned = state["settings"] | {"frame_generator_mode": state["settings"]["im_size"]}
     for name in (*ARCHITECTURE, "frame_generator_mode"):
         if given.get(name, learned[name]) != learned[name]:

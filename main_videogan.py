@@ -478,9 +478,7 @@ def generate(args):
     """-generate: new videos, and the foreground, mask and background that they are made of."""
     folder = Path(args.output_dir) / args.category
     path = args.ckpt or folder / "model/latest.pt"
-    state = utils.load_checkpoint(path, args.device)
-    if "G" not in state:
-        raise data.InputError(f"'{path}' is not a checkpoint of this program")
+    state = utils.load_checkpoint(path, args.device, "G")
     learned = state["settings"]
     G = Generator(learned["streams"], learned["conditional"]).to(args.device)
     G.load_state_dict(state["G"])

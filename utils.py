@@ -520,14 +520,18 @@ def size_of(state):
     return sum(map(size_of, values))
 
 
-def load_checkpoint(path, device):
-    """A checkpoint's state on the device; RunError if the file is missing or damaged."""
+def load_checkpoint(path, device, part=None):
+    """A checkpoint's state on the device; RunError if the file is missing, damaged, or has not the part that tells this
+    program's checkpoints from others."""
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise RunError(f"there is no checkpoint '{path}'", code=2) from None
     except Exception as error:  # a damaged file can fail in many ways
         raise RunError(f"cannot load checkpoint '{path}': {reason(error)}", code=2) from error
+    if not isinstance(state, dict) or part not in (None, *state):
+        raise RunError(f"'{path}' is not a checkpoint of this program", code=2)
+    return state
 
 
 def reason(error):

@@ -411,6 +411,14 @@ def test_a_checkpoint_may_hold_only_plain_types_and_tensors(tmp_path):
         utils.load_checkpoint(tmp_path / "b.pt", "cpu")
 
 
+@pytest.mark.parametrize("state", [torch.zeros(2), {"latents": 1}, [1]])
+def test_another_programs_checkpoint_is_told_apart(state, tmp_path):
+    torch.save(state, tmp_path / "a.pt")
+    with pytest.raises(utils.RunError, match="not a checkpoint of this program") as caught:
+        utils.load_checkpoint(tmp_path / "a.pt", "cpu", "chains")
+    assert caught.value.code == 2
+
+
 def test_log_rows_after_the_resumed_epoch_are_dropped(tmp_path):
     run = new_run(tmp_path / "run")
     run.open_logs(0)
