@@ -391,6 +391,16 @@ def test_flags_that_make_no_sense(flags, capsys):
     assert stop.value.code == 2 and capsys.readouterr().err.count("\n") == 1
 
 
+def test_an_unreadable_clip_is_named_skipped_and_counted(tmp_path, moving, capsys):
+    write_strips(tmp_path / "sea", moving(8)[None].repeat(4, axis=0))
+    (tmp_path / "sea/2.png").write_bytes(b"no picture")
+    assert program(tmp_path, tmp_path / "out", "-num_iterations", "2", "-held_out", "0", "-workers", "1") == 0
+    printed = capsys.readouterr()
+    assert printed.err.count("2.png") == 1 and "1 of 4 clips could not be read" in printed.out
+    assert torch.load(tmp_path / "out/sea/model/latest.pt")["bad"].keys() == {2}
+    shutil.rmtree(tmp_path / "out")
+
+
 def test_too_many_unreadable_clips_stop_the_run(tmp_path, moving, capsys):
     write_strips(tmp_path / "sea", moving(8)[None].repeat(6, axis=0))
     for k in range(1, 6):
