@@ -14,7 +14,7 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mov", ".mkv", ".webm", ".gif")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -120,6 +120,8 @@ def read_picture(path, im_size=None):
     """A picture, resized to im_size (H, W) if given, uint8 (H, W, 3)."""
     try:
         picture = np.array(Image.open(path).convert("RGB"))  # a copy, which may be written to
+    except UnidentifiedImageError:
+        raise InputError(f"cannot read picture '{path}': it is not one") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise InputError(f"cannot read picture '{path}': {reason}") from None
