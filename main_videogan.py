@@ -25,6 +25,7 @@ TESTING = ("generate", "ckpt", "sample_size", "image", "overwrite", "dry_run")  
 LOG_EVERY = 10  # at most: iterations of one row of metrics.csv; only then the device is waited for
 SHOWN = ("loss_D", "loss_G", "accuracy_real", "accuracy_fake")  # metrics on the progress bar
 SAMPLES = 16  # videos of a fixed z, drawn at each log step
+JUDGED = 64  # videos that are compared with those held out, at the end
 BAD_SHARE = 0.1  # of the clips may be unreadable, and are skipped; a run with more of them stops
 
 
@@ -260,7 +261,7 @@ class Learner:
         self.args, self.train, self.iteration, self.bad = args, train, 0, {}
         self.G, self.D = nets
         self.optimizers = [utils.Adam(net.parameters(), args.lr, args.beta1) for net in nets]
-        self.held_out = first_of(held_out, 64)
+        self.held_out = first_of(held_out, JUDGED)
         self.recent, self.logged = [], {}
         if args.conditional:
             clips = self.held_out if len(self.held_out) else first_of(train, SAMPLES)
@@ -446,14 +447,14 @@ def save_scenes(folder, scenes):
 
 
 def judge(learner, folder):
-    """The table of evaluate.py: 64 new videos, beside windows that learning did not see."""
+    """The table of evaluate.py: new videos, beside windows that learning did not see."""
     if len(learner.held_out) == 0:
         return print("not judged: no clips are held out (-held_out)")
     args = learner.args
     source = unit(torch.from_numpy(learner.held_out))[:, :, 0].to(args.device) if args.conditional else (
-        draw(args, 64, "judge"))
+        draw(args, JUDGED, "judge"))
     samples = generate_scenes(learner.G, source)["gen"]
-    rows = evaluate.window_report(samples, learner.held_out, first_of(learner.train, 64))
+    rows = evaluate.window_report(samples, learner.held_out, first_of(learner.train, JUDGED))
     evaluate.save_report(folder, "evaluation", rows, settings_of(args))
 
 
