@@ -23,12 +23,13 @@ import time
 import torch
 
 import utils
-from langevin import langevin
+from langevin import LangevinGraph, langevin
 from model import Descriptor, descriptor
 
 NETS = {"ST": 100, "FC_S": 100, "FC_S_large": 224}
 VARIANTS = ("plain fp32", "ours fp32", "ours bf16")
 DELTA = 0.3
+CHAIN = 20  # Langevin steps that are one CUDA graph
 
 
 def wait(device):
@@ -61,6 +62,40 @@ def product_rate(dtype, device, n=2048):
     return 2 * n**3 / best / 1e9
 
 
+def copy_rate(device):
+    """GB/s that are read and written while a large tensor is copied, the best of ten."""
+    a = torch.empty(2**28 if device.type == "cuda" else 2**26, device=device)
+    b = torch.empty_like(a)
+    return 2 * a.nbytes / min(seconds(lambda: b.copy_(a), device) for _ in range(10)) / 1e9
+
+
+def traffic(f, chains, entry):
+    """GB that a Langevin step cannot but move, at `entry` bytes an entry of a map or a weight: every map and its
+    gradient written once and read once, the weights read twice; float32 videos: read by f, written as its gradient,
+    then read, changed and written again, with their noise."""
+    size, maps, videos = f.size, 0, 3 * math.prod(f.size)
+    for layer in f.layers:
+        size = layer.out_size(size)
+        maps += len(layer.bias) * math.prod(size)
+    weights = sum(p.numel() for p in f.parameters())
+    return (chains * (4 * entry * maps + 4 * 6 * videos) + 2 * entry * weights) / 1e9
+
+
+def print_profile(name, step, f, chains, rate, device):
+    """Where the time of a Langevin step goes, and the two floors under it."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as profile:
+        seconds(step, device)
+    arithmetic, moved = chains * gigaflop(f) / rate, traffic(f, chains, 2 if name.endswith("bf16") else 4)
+    speed = copy_rate(device)
+    print(f"{name}: arithmetic takes {1e3 * arithmetic:.3g} ms at {rate:.0f} GFLOP/s, {moved:.3g} GB of memory "
+          f"traffic {1e3 * moved / speed:.3g} ms at {speed:.0f} GB/s")
+    print(profile.key_averages().table(sort_by=f"self_{device.type}_time_total", row_limit=12,
+                                       max_name_column_width=60))
+
+
 def gradient_errors(net, device):
     """Relative error of each variant's gradient against float64."""
     torch.manual_seed(0)
@@ -87,16 +122,25 @@ def learn(features, videos, chains, optimizer):
 
 
 def our_steps(f, device, chains):
-    """Our Langevin step in float32 and in bfloat16, and our learning step, as functions without arguments."""
+    """Our Langevin steps in float32 and in bfloat16, and our learning step, as functions without arguments, and how
+    many Langevin steps each of the first two takes: on a GPU a whole graph of them."""
     x = videos_of(f, chains + 1, device)
-    low = Descriptor(f.layers, f.size).sample_in(torch.bfloat16)
     generators = [utils.generator(device, k) for k in range(chains)]
     adam = utils.Adam(f.parameters(), 1e-3, 0.5)
 
-    def step(net):
-        langevin(x[:chains], lambda J: net.gradient(J).sub_(J), 1, DELTA, generators)
+    def steps(net):
+        start = x[:chains], lambda J: net.gradient(J).sub_(J)
+        if device.type != "cuda":
+            return lambda: langevin(*start, 1, DELTA, generators)
+        net.tune(x[:1])
+        for layer in net.renew()[:1]:
+            print(f"{layer.weight.dtype}: layer 1 by {layer.forward_route}, its gradient by {layer.gradient_route}")
+        graph = LangevinGraph(*start, CHAIN, DELTA, generators)
+        return lambda: graph(x[:chains], generators)
 
-    return lambda: step(f), lambda: step(low), lambda: learn(f.features, x, chains, adam)
+    low = Descriptor(f.layers, f.size).sample_in(torch.bfloat16)
+    count = CHAIN if device.type == "cuda" else 1
+    return steps(f), steps(low), lambda: learn(f.features, x, chains, adam), count
 
 
 def plain_steps(f, device, chains):
@@ -113,13 +157,13 @@ def plain_steps(f, device, chains):
     return step, lambda: learn(plain.plain_features, x, chains, adam)
 
 
-def measure(net, device_name, rounds, chains, queue):
+def measure(net, device_name, rounds, chains, profile, queue):
     """All figures of one net, in a process of its own (for its peak memory)."""
-    utils.keep_freed_memory()
     device = torch.device(device_name)
+    utils.prepare(device)
     torch.manual_seed(0)
     f = descriptor(net, 70, NETS[net]).to(device)
-    fp32, bf16, our_learning = our_steps(f, device, chains)
+    fp32, bf16, our_learning, count = our_steps(f, device, chains)
     for step in (fp32, bf16, our_learning):
         step()
     peak = (torch.cuda.max_memory_allocated() if device.type == "cuda" else
@@ -129,10 +173,12 @@ def measure(net, device_name, rounds, chains, queue):
     times = {name: [] for name in VARIANTS}
     for _ in range(rounds):
         for name, step in zip(VARIANTS, (plain, fp32, bf16), strict=True):
-            times[name].append(seconds(step, device))
+            times[name].append(seconds(step, device) / (1 if step is plain else count))
     ours = statistics.median(seconds(our_learning, device) for _ in range(rounds))
     learning = dict(zip(VARIANTS, (seconds(plain_learning, device), ours, ours), strict=True))  # always float32
     rates = {"fp32": product_rate(torch.float32, device), "bf16": product_rate(torch.bfloat16, device)}
+    for name, step in zip(VARIANTS[1:] if profile else (), (fp32, bf16), strict=False):
+        print_profile(f"{net} {name}", step, f, chains, rates[name[-4:]], device)
     base, cost, rows = statistics.median(times["plain fp32"]), chains * gigaflop(f), []
     for name, error in zip(VARIANTS, gradient_errors(net, device), strict=True):
         step, learn_time, rate = statistics.median(times[name]), learning[name], rates[name[-4:]]
@@ -162,12 +208,15 @@ def main(argv=None):
     utils.add_flag(parser, "rounds", 5, "rounds, of which the median is shown", type=utils.positive_int)
     utils.add_flag(parser, "chains", 3, "videos sampled at once", type=utils.positive_int)
     utils.add_flag(parser, "device", "auto", "auto, cpu, cuda, ...", type=utils.device_name)
+    utils.add_flag(parser, "profile", help="show where a Langevin step's time goes, and its floors (on a GPU the step "
+                   "is a whole chain)", action="store_true")
     utils.add_flag(parser, "json", None, "file for the figures")
     args = parser.parse_args(argv)
     context, rows = multiprocessing.get_context("spawn"), []
     for net in args.nets:
         queue = context.Queue()
-        child = context.Process(target=measure, args=(net, str(args.device), args.rounds, args.chains, queue))
+        child = context.Process(target=measure, args=(
+            net, str(args.device), args.rounds, args.chains, args.profile, queue))
         child.start()
         while child.is_alive() and queue.empty():
             time.sleep(0.2)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 import data
 import evaluate
 import utils
-from langevin import gaussian_, langevin
+from langevin import LangevinGraph, gaussian_, langevin
 from model import NETS, FullPlane, descriptor, layer_table
 
 # Settings that a resumed run may change; all others decide the result.
@@ -23,7 +23,8 @@ CHANGEABLE = ("num_epochs", "log_step", "device", "data_path", "output_dir")
 # What made samples better on the clips it was tried on (see RESULTS.md): fewer, longer steps and a faster rate.
 QUALITY = {"sample_steps": 2, "step_size": 0.5, "lr": 0.002, "anneal": 0.4, "num_epochs": 1000}
 TESTING = ("test", "ckpt", "sample_size", "test_steps", "start", "loop", "overwrite", "dry_run")  # no part of a run
-SNAPSHOT = 2**28  # bytes of a state that is copied, to be saved while learning goes on; a larger one is saved at once
+SNAPSHOT = 2**28  # bytes of a state that is copied, to be saved while learning goes on; a larger one makes it wait, and
+# is saved only as often as the run's time affords it
 SHOWN = ("gap", "chain_std")  # metrics on the progress bar
 LOST = 20  # epochs without a gradient at the chains, after which they are not expected back
 MEMORY = 50  # epochs over which recovered clips are averaged
@@ -148,6 +149,13 @@ def pick_chunk(f, videos, device):
     return int(min(max(budget // memory_per_video(f), 1), videos))
 
 
+def sample_in(f, dtype, x):
+    """Let f sample in a precision; on a GPU, by the routes that are fastest there for videos like x."""
+    f.sample_in(dtype)
+    if x.is_cuda:
+        f.tune(x)
+
+
 def pick_precision(f, x, limit=0.01):
     """'bf16' if on this device a new net's gradient at x is then within `limit` (relative) of float32's, and faster.
 
@@ -156,7 +164,8 @@ def pick_precision(f, x, limit=0.01):
     """
 
     def timed(dtype):
-        f.sample_in(dtype).gradient(x)
+        sample_in(f, dtype, x)
+        f.gradient(x)  # what the first call prepares
         seconds = []
         for _ in range(2):
             begun = time.perf_counter()
@@ -195,6 +204,7 @@ class Learner:
     def __init__(self, args, videos, hidden, f):
         """videos uint8 (N, T, H, W, 3), hidden bool (N, T, H, W) or None."""
         self.args, self.f, self.epoch, self.lost, self.hidden, self.average = args, f, 0, 0, None, None
+        self.graphs, self.pixel_gradient = {}, torch.zeros((), device=args.device)  # rms of df/dJ, for the log
         self.device = next(f.parameters()).device
         self.optimizer = utils.Adam(f.parameters(), args.lr, args.beta1)
         self.mean = float((videos if hidden is None else videos[~hidden]).mean(dtype=np.float64))
@@ -218,7 +228,7 @@ class Learner:
     def score(self, x):
         """Gradient of the log density (paper, equation 7): df/dx - x / sigma^2."""
         g = self.f.gradient(x)
-        self.pixel_gradient = g[0].square().mean().sqrt()  # rms, for the log
+        self.pixel_gradient.copy_(g[0].square().mean().sqrt())
         return g.sub_(x, alpha=1 / self.args.refsig**2)
 
     def sample(self, x, kind, batch, free=None):
@@ -227,9 +237,19 @@ class Learner:
         for k in range(0, len(x), self.chunk):
             rows = slice(k, k + self.chunk)
             moves = None if free is None else free[rows]
-            parts.append(langevin(x[rows], self.score, self.args.sample_steps, self.args.step_size,
-                                  generators[rows][: len(x[rows])], moves))
+            parts.append(self.chain(x[rows], generators[rows][: len(x[rows])], moves))
         return torch.cat(parts)
+
+    def chain(self, x, generators, free):
+        """`langevin` with the run's settings; on a GPU as a CUDA graph, made at the first batch of a shape."""
+        settings = self.score, self.args.sample_steps, self.args.step_size
+        if not x.is_cuda:
+            return langevin(x, *settings, generators, free)
+        self.f.renew()
+        key = (x.shape, free is None)
+        if key not in self.graphs:
+            self.graphs[key] = LangevinGraph(x, *settings, generators, free)
+        return self.graphs[key](x, generators, free)
 
     def backward_gap(self, I, J):
         """Add the gradient of gap / number of mini-batches, which is H_syn - H_obs (equation 9). Returns f(I), f(J),
@@ -356,7 +376,7 @@ def settings_of(args):
 
 def learn(args):
     """Learn from a category's clips; the newest state and pictures are in output_dir/category."""
-    utils.keep_freed_memory()
+    utils.prepare(args.device)
     torch.manual_seed(args.seed)
     videos, hidden, names = load(args)
     f = descriptor(args.net_type, args.num_frames, args.im_size).to(args.device)
@@ -373,7 +393,7 @@ def learn(args):
     learner.precision = chosen["precision"]
     if learner.precision == "auto":
         learner.precision = pick_precision(f, learner.I[0][:1])
-    f.sample_in(torch.bfloat16 if learner.precision == "bf16" else torch.float32)
+    sample_in(f, torch.bfloat16 if learner.precision == "bf16" else torch.float32, learner.I[0][:1])
     print_header(args, f, names, learner)
     run.open_logs(learner.epoch)
     if learner.epoch == 0:
@@ -391,11 +411,12 @@ def report(learner, run, metrics, videos, hidden):
         return
     state, (I, J) = learner.state(), learner.pictures()
     small = utils.size_of(state) < SNAPSHOT
+    saved = small or last or run.affords("checkpoints")
     state = utils.snapshot(state) if small else state
     names = [f"{kind} {k}" for kind, group in (("observed", I), ("chain", J)) for k in range(len(group))]
 
     def save():
-        run.log_pictures(epoch, [*I, *J][:12], names[:12])
+        run.log_pictures(epoch, [*I, *J][:12], names[:12], last)
         if hidden is None:
             run.save_results("synthesized", J, videos, last)
         else:
@@ -404,11 +425,12 @@ def report(learner, run, metrics, videos, hidden):
             utils.save_frames(run.folder / "synthesized_sequence", J)
         if last:
             judge(args, run.folder, I, J, videos, hidden)
-        run.save_checkpoint(state, epoch)
+        if saved:
+            run.save_checkpoint(state, epoch)
         utils.tell(f"epoch {epoch}/{args.num_epochs}", metrics, SHOWN)
 
     run.in_background(save)
-    if not small:
+    if saved and not small:
         run.wait()
 
 
@@ -461,7 +483,7 @@ def print_header(args, f, names, learner=None):
 
 def sample_learned(args, given):
     """-test: new videos from a learned model, without learning. `given` has the flags that the user set."""
-    utils.keep_freed_memory()
+    utils.prepare(args.device)
     folder = f"{args.output_dir}/{args.category}"
     state = utils.load_checkpoint(args.ckpt or f"{folder}/model/latest.pt", args.device, "chains")
     learned = state["settings"]
@@ -483,7 +505,7 @@ def sample_learned(args, given):
         noise = [utils.generator(args.device, args.seed, "start", k) for k in range(count)]
         J = white_noise(count, (size[0] + 2 * margin, *size[1:]), noise)
     generators = [utils.generator(args.device, args.seed, "test", k) for k in range(count)]
-    f.wrap_time(args.loop).sample_in(torch.bfloat16 if state["precision"] == "bf16" else torch.float32)
+    sample_in(f.wrap_time(args.loop), torch.bfloat16 if state["precision"] == "bf16" else torch.float32, J[:1])
 
     def score(x):
         return f.gradient(x).sub_(x, alpha=1 / learned["refsig"] ** 2)

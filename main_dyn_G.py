@@ -127,6 +127,7 @@ def build_parser():
         choices=("sum", "mean"))
     add(group, "sample_steps", 15, "Langevin steps per chunk and epoch", type=utils.positive_int)
     add(group, "step_size delta", None, "step size delta; with the mean 0.03 for all", type=utils.positive_float)
+    add(group, "precision", "fp32", "products of G in inference; learning is always fp32", choices=("fp32", "bf16"))
     group = parser.add_argument_group("learning")
     add(group, "num_epochs", None, "epochs, one update of the weights per chunk", type=utils.positive_int)
     add(group, "batch_size", None, "clips per mini-batch", type=utils.positive_int)
@@ -357,7 +358,7 @@ class Learner:
         """
         u = u.detach().requires_grad_()
         with torch.enable_grad():
-            x, _ = self.net(**unpack(u, like), **known)
+            x, _ = self.net(**unpack(u, like), **known, low=self.args.precision == "bf16")
             g = torch.autograd.grad(self.log_likelihood(x, I, visible), u)[0]
         self.likelihood_gradient = g.detach().clone()  # for the log
         return g.sub_(u.detach())
@@ -480,7 +481,7 @@ def settings_of(args):
 
 def learn(args):
     """Learn from a category's clips; the newest state and pictures are in output_dir/category."""
-    utils.keep_freed_memory()
+    utils.prepare(args.device)
     torch.manual_seed(args.seed)
     videos, hidden, names = load(args)
     check_content(args, len(names))
@@ -518,7 +519,7 @@ def report(learner, run, metrics, shown, videos, hidden):
     sheet = beside | {f"{name} {k}": video for k, video in enumerate(results[:SHOWN])}
 
     def save():
-        run.log_pictures(epoch, list(sheet.values()), list(sheet))
+        run.log_pictures(epoch, list(sheet.values()), list(sheet), last)
         run.save_results(name, results, list(beside.values()), last)
         if last:
             judge(args, run.folder, results, videos, hidden)

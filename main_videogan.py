@@ -220,7 +220,6 @@ def build_nets(args):
     """G and D, on the device and in the memory order that is fastest there."""
     G, D = Generator(args.streams, args.conditional).to(args.device), Discriminator(args.conditional).to(args.device)
     if args.device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
         for layer in (*G.modules(), *D.modules()):
             if isinstance(layer, torch.nn.Conv3d | torch.nn.ConvTranspose3d):
                 layer.to(memory_format=torch.channels_last_3d)
@@ -389,7 +388,7 @@ def settings_of(args):
 
 def learn(args):
     """Learn from a category's clips; the newest state and pictures are in output_dir/category."""
-    utils.keep_freed_memory()
+    utils.prepare(args.device)
     torch.manual_seed(args.seed)
     train, held_out = load(args)
     nets = build_nets(args)
@@ -423,7 +422,7 @@ def report(learner, run, metrics):
         rows = {f"{name} {k}": np.broadcast_to(videos[k], scenes["gen"][k].shape)
                 for k in range(2) for name, videos in scenes.items()}
         rows |= {f"gen {k}": video for k, video in enumerate(scenes["gen"][2:6], start=2)}
-        run.log_pictures(iteration, list(rows.values()), list(rows))
+        run.log_pictures(iteration, list(rows.values()), list(rows), last)
         save_scenes(run.folder / "final_results", scenes)
         if last:
             judge(learner, run.folder)

@@ -16,6 +16,7 @@ convolution reads whole pixels and the spatially full layer is a matrix product 
 import copy
 import itertools
 import math
+import time
 
 import torch
 import torch.nn.functional as F
@@ -77,7 +78,18 @@ def unwrap_time(padded, before, after, dim):
 
 
 class Conv3d(Layer):
-    """A convolution. Maps (N, C, T, H, W), channels last."""
+    """A convolution. Maps (N, C, T, H, W), channels last.
+
+    A convolution of few channels, the first layer's, is what libraries do worst. It has three routes, all the same
+    sums: `direct` (the library's own), `columns` (`spread`, input gradient only) and `blocks`, a convolution of stride 1
+    over the video re-laid so that each block of stride^3 pixels is one position with many channels, which the matrix
+    units of a GPU like. `Descriptor.tune` picks by measurement; what stands here is the fastest on CPUs.
+    """
+
+    def __init__(self, c_in, *args, **kwargs):
+        super().__init__(c_in, *args, **kwargs)
+        self.forward_route, self.gradient_route = "direct", "columns" if c_in <= 4 else "direct"
+        self._made, self._made_of = {}, None
 
     def pad(self, x):
         """x padded, in the weights' type: one pass over x."""
@@ -91,12 +103,21 @@ class Conv3d(Layer):
         return padded
 
     def forward(self, x):
-        return F.conv3d(self.pad(x), self.weight, self.bias, self.stride)
+        t, h, w = self.out_size(x.shape[2:])
+        x = self.pad(x)
+        if self.forward_route == "blocks" and not torch.is_grad_enabled():
+            y = F.conv3d(self.to_blocks(x), self.made("blocks")[0], self.bias)
+            return y[:, :, :t, :h, :w]  # filling up the ends may have made room for one position more
+        return F.conv3d(x, self.weight, self.bias, self.stride)
 
     def input_gradient(self, g, size):
         """Gradient with respect to the input of size (T, H, W), given g, the gradient with respect to the output."""
-        few_channels = self.weight.shape[1] <= 4
-        padded = self.spread(g) if few_channels else F.conv_transpose3d(g, self.weight, stride=self.stride)
+        if self.gradient_route == "columns":
+            padded = self.spread(g)
+        elif self.gradient_route == "blocks":
+            padded = self.from_blocks(F.conv_transpose3d(g, self.made("blocks")[0]))
+        else:
+            padded = F.conv_transpose3d(g, self.weight, stride=self.stride)
         pads = self.padding(size)
         missing = [max(n + sum(pad) - have, 0) for n, pad, have in zip(size, pads, padded.shape[2:], strict=True)]
         if any(missing):  # positions that no stride reached have no gradient
@@ -120,7 +141,7 @@ class Conv3d(Layer):
         c = self.weight.shape[1]
         depth, height, width = (math.ceil(k / s) - 1 + m for k, s, m in zip(self.kernel, self.stride, (t, h, w)))
         canvas = g.new_zeros(n, depth, sd, height, sh, width, sw * c, dtype=torch.float32)
-        for in_time, in_height, kernel in self.columns():
+        for (in_time, in_height), kernel in zip(self.phases(), self.made("columns"), strict=True):
             taps_t, taps_h = kernel.shape[2:4]
             steps, rows = t + taps_t - 1, h + taps_h - 1
             block = max(CACHE_ENTRIES // (rows * w * kernel.shape[0]), FAST_ENTRIES // (c_out * h)) + 1
@@ -141,20 +162,69 @@ class Conv3d(Layer):
                         target[..., q : q + w, :taken] += y[..., k : k + taken]
         return canvas.view(n, depth * sd, height * sh, width * sw, c).permute(0, 4, 1, 2, 3)
 
+    def phases(self):
+        """The phases of `spread` in time and in height, those with the same number of taps together, as slices."""
+        return list(itertools.product(*map(phase_groups, self.kernel[:2], self.stride[:2])))
+
     def columns(self):
-        """The kernels of `spread`, made anew only when the weight has changed: for each group of phases with the same
-        number of taps (phases in time, phases in height, kernel (phases * kw * c, c_out, taps, taps, 1))."""
+        """The kernels of `spread`, (phases * kw * c, c_out, taps, taps, 1), one for each of `phases`."""
+        (sd, sh, _), kernels = self.stride, []
+        for in_time, in_height in self.phases():
+            pairs = itertools.product(range(sd)[in_time], range(sh)[in_height])
+            each = [self.weight[:, :, p::sd, q::sh].flip(2, 3) for p, q in pairs]
+            kernel = torch.stack(each).permute(0, 5, 2, 1, 3, 4)  # (phases, kw, c, c_out, taps, taps)
+            kernels.append(kernel.reshape(-1, *kernel.shape[3:], 1).contiguous(memory_format=CHANNELS_LAST))
+        return kernels
+
+    def blocks(self):
+        """The kernel over blocks of pixels, (c_out, stride^3 * c, taps, taps, taps), alone in a list."""
+        return [self.to_blocks(self.weight)]
+
+    def to_blocks(self, x):
+        """Maps (N, c, T, H, W) with each block of stride^3 entries as one of many channels; zeros fill up the ends."""
+        short = [-size % s for size, s in zip(x.shape[2:], self.stride, strict=True)]
+        x = F.pad(x, [edge for missing in reversed(short) for edge in (0, missing)])
+        for axis, s in zip((2, 4, 6), self.stride, strict=True):
+            x = x.unflatten(axis, (-1, s))
+        x = x.permute(0, 2, 4, 6, 3, 5, 7, 1).flatten(4)  # (N, T / s, H / s, W / s, stride^3 * c)
+        return x.permute(0, 4, 1, 2, 3).contiguous(memory_format=CHANNELS_LAST)
+
+    def from_blocks(self, x):
+        """The inverse of `to_blocks`, but for the zeros that fill up the ends."""
+        n, (t, h, w) = len(x), x.shape[2:]
+        x = x.permute(0, 2, 3, 4, 1).reshape(n, t, h, w, *self.stride, -1).permute(0, 1, 4, 2, 5, 3, 6, 7)
+        t, h, w = (size * s for size, s in zip((t, h, w), self.stride, strict=True))
+        return x.reshape(n, t, h, w, -1).permute(0, 4, 1, 2, 3)
+
+    def fastest(self, name, routes, run, limit=0.01):
+        """Which of `routes`, as the attribute `name`, makes run(layer) fastest, among those whose result is within
+        `limit` (relative) of the library's in float32: some libraries err in half precision."""
+        exact, seconds = copy.deepcopy(self).float(), {}
+        exact.forward_route = exact.gradient_route = "direct"
+        exact = run(exact)
+        for route in routes:
+            setattr(self, name, route)
+            trials = []
+            for _ in range(4):
+                begun = time.perf_counter()
+                error = (run(self).float() - exact).norm().item()  # also waits for the device
+                trials.append(time.perf_counter() - begun)
+            seconds[route] = min(trials) if error <= limit * exact.norm() else math.inf
+        return min(seconds, key=seconds.get)
+
+    @torch.no_grad()
+    def made(self, route):
+        """The kernels of a route, remade in their place when the weight has changed (a CUDA graph reads that place)."""
         key = (self.weight._version, self.weight.dtype, self.weight.device)
-        if getattr(self, "_columns_of", None) != key:
-            (sd, sh, _), self._columns, self._columns_of = self.stride, [], key
-            for in_time in phase_groups(self.kernel[0], sd):
-                for in_height in phase_groups(self.kernel[1], sh):
-                    pairs = itertools.product(range(sd)[in_time], range(sh)[in_height])
-                    each = [self.weight.detach()[:, :, p::sd, q::sh].flip(2, 3) for p, q in pairs]
-                    kernel = torch.stack(each).permute(0, 5, 2, 1, 3, 4)  # (phases, kw, c, c_out, taps, taps)
-                    kernel = kernel.reshape(-1, *kernel.shape[3:], 1).contiguous(memory_format=CHANNELS_LAST)
-                    self._columns.append((in_time, in_height, kernel))
-        return self._columns
+        if self._made_of != key:
+            self._made = {} if not self._made_of or self._made_of[1:] != key[1:] else self._made
+            for name, kernels in self._made.items():
+                for kernel, fresh in zip(kernels, getattr(self, name)(), strict=True):
+                    kernel.copy_(fresh)
+            self._made_of = key
+        if route not in self._made:
+            self._made[route] = getattr(self, route)()
+        return self._made[route]
 
 
 def phase_groups(kernel, stride):
@@ -256,7 +326,7 @@ class Descriptor(nn.Module):
 
         No parameter gradient is computed and no graph is built. `plain_gradient` is the same by autograd.
         """
-        layers = self.sampler_layers()
+        layers = self.renew()
         maps = [x]
         for layer in layers:
             maps.append(layer(maps[-1]).relu_())
@@ -275,18 +345,36 @@ class Descriptor(nn.Module):
         self._low_of = None
         return self
 
-    def sampler_layers(self):
-        """The layers that `gradient` runs: the learned ones, or their copy in low precision, renewed as they change."""
-        if not self._low:
-            return self.layers
-        (low,), versions = self._low, [p._version for p in self.parameters()]
-        if versions != self._low_of:
-            for ours, theirs in zip(low.parameters(), self.parameters(), strict=True):
-                ours.copy_(theirs)
-            self._low_of = versions
-        for ours, theirs in zip(low, self.layers, strict=True):
-            ours.wrap = theirs.wrap
-        return low
+    @torch.no_grad()
+    def renew(self):
+        """The layers that `gradient` runs, up to date: the learned ones, or their copy in low precision, which changes
+        in its place when they have changed."""
+        layers = self._low[0] if self._low else self.layers
+        if self._low:
+            versions = [p._version for p in self.parameters()]
+            if versions != self._low_of:
+                for ours, theirs in zip(layers.parameters(), self.parameters(), strict=True):
+                    ours.copy_(theirs)
+                self._low_of = versions
+            for ours, theirs in zip(layers, self.layers, strict=True):
+                ours.wrap = theirs.wrap
+        for layer in layers:
+            if isinstance(layer, Conv3d) and layer._made:
+                layer.made(next(iter(layer._made)))
+        return layers
+
+    @torch.no_grad()
+    def tune(self, x):
+        """Let each convolution that `gradient` runs take the fastest of its routes for videos x on their device."""
+        for layer in self.renew():
+            y = layer(x).relu_()
+            if isinstance(layer, Conv3d):
+                routes = ["direct", "blocks", *(["columns"] if layer.weight.shape[1] <= 4 else [])]
+                layer.forward_route = layer.fastest("forward_route", routes[:2], lambda layer, x=x: layer(x))
+                layer.gradient_route = layer.fastest("gradient_route", routes, lambda layer, x=x, g=y: (
+                    layer.input_gradient(g.to(layer.weight.dtype), x.shape[2:])))
+            x = y
+        return self
 
     def wrap_time(self, wrap=True):
         """Make time a circle (for seamless loops) or a line again."""

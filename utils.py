@@ -26,7 +26,9 @@ from tqdm import tqdm
 
 FPS = 25
 KEEP_CHECKPOINTS = 3
-MEDIA_SHARE = 0.03  # frames, GIF and MP4 are renewed at a log step while they take less of a run's time than this
+# Between a run's first log step and its last some outputs are renewed only while they take less of its time than this:
+# those that move, and checkpoints of a large state
+SHARES = {"animations": 0.01, "films": 0.03, "checkpoints": 0.03}
 
 
 class RunError(Exception):
@@ -172,10 +174,18 @@ class Adam(torch.optim.Adam):
         super().step()
 
 
-def keep_freed_memory():
-    """Let the C library keep large freed blocks: giving them back and faulting them in again costs a Langevin step on
-    a CPU more than its arithmetic. Linux with glibc; elsewhere nothing happens."""
-    if platform.system() == "Linux" and platform.libc_ver()[0] == "glibc":
+def prepare(device):
+    """Settings of the process for a device, before its first use.
+
+    A GPU: cuDNN tries its kernels and keeps the fastest; float32 products are float32, not TF32. A CPU: the C library
+    keeps large freed blocks, since giving them back and faulting them in again costs a Langevin step more than its
+    arithmetic (Linux with glibc; elsewhere nothing happens).
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.conv.fp32_precision = torch.backends.cuda.matmul.fp32_precision = "ieee"
+    elif platform.system() == "Linux" and platform.libc_ver()[0] == "glibc":
         import ctypes
 
         libc = ctypes.CDLL("libc.so.6")
@@ -311,7 +321,7 @@ class Run:
         RunError (code 2) lists the differences. With overwrite an earlier run's outputs are deleted. unit: what the
         run counts, epochs or iterations.
         """
-        self.folder, self.started, self.media_seconds = Path(folder), time.time(), 0.0
+        self.folder, self.started, self.spent = Path(folder), time.time(), dict.fromkeys(SHARES, 0.0)
         self.settings, self.worker, self.pending, self.unit = settings, ThreadPoolExecutor(1), None, unit
         try:
             if overwrite and (self.folder / "config.json").exists():
@@ -358,12 +368,24 @@ class Run:
                 if self.pending.done():  # it is not if Ctrl-C ended the wait
                     self.pending = None
 
+    def affords(self, kind):
+        """Whether outputs of this kind (a key of SHARES) have taken less than their share of the run's time."""
+        return self.spent[kind] <= SHARES[kind] * (time.time() - self.started)
+
+    @contextlib.contextmanager
+    def spending(self, kind):
+        """Count the time of the block as spent on this kind of outputs."""
+        begun = time.time()
+        yield
+        self.spent[kind] += time.time() - begun
+
     # checkpoints
 
     def save_checkpoint(self, state, epoch):
         """Save the whole state; the newest few epochs are kept, and latest.pt is the last of them."""
         try:
-            self.write("model/latest.pt", lambda file: torch.save(state, file))
+            with self.spending("checkpoints"):
+                self.write("model/latest.pt", lambda file: torch.save(state, file))
         except (OSError, RuntimeError) as error:
             path = f"{self.folder}/model/latest.pt"
             raise RunError(f"cannot save '{path}': {reason(error)}; the one before is intact") from None
@@ -418,28 +440,30 @@ class Run:
         for name, value in values.items():
             self.board.add_scalar(name, value, epoch)
 
-    def log_pictures(self, epoch, videos, names):
-        """A contact sheet of videos (T, H, W, 3), in progress/ and TensorBoard, where they also move."""
+    def log_pictures(self, epoch, videos, names, last):
+        """A contact sheet of videos (T, H, W, 3), in progress/ and TensorBoard, where they also move; between the first
+        call and the last they do so only when the run's time affords it."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        sheet = png_bytes(contact_sheet(videos, names))
-        self.write(f"progress/{self.unit}_{epoch:04d}.png", sheet)
-        small = side_by_side(videos)
-        step = -(-max(small.shape[1], small.shape[2] // len(videos)) // 128)
-        for tag, encoded in (("sheet", sheet), ("animated", gif_bytes(small[:, ::step, ::step]))):
-            image = Summary.Image(encoded_image_string=encoded, colorspace=3)
+        encoded = {"sheet": png_bytes(contact_sheet(videos, names))}
+        self.write(f"progress/{self.unit}_{epoch:04d}.png", encoded["sheet"])
+        if last or self.affords("animations"):
+            small = side_by_side(videos)
+            step = -(-max(small.shape[1], small.shape[2] // len(videos)) // 128)
+            with self.spending("animations"):
+                encoded["animated"] = gif_bytes(small[:, ::step, ::step])
+        for tag, picture in encoded.items():
+            image = Summary.Image(encoded_image_string=picture, colorspace=3)
             self.board.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), epoch)
         self.board.flush()
 
     # pictures
 
     def save_results(self, name, videos, beside, last):
-        """`save_videos` in the run's folder; between the first and the last call only while this takes less than
-        MEDIA_SHARE of the run's time."""
-        begun = time.time()
-        if last or self.media_seconds <= MEDIA_SHARE * (begun - self.started):
-            save_videos(self.folder, name, videos, beside)
-            self.media_seconds += time.time() - begun
+        """`save_videos` in the run's folder; between the first call and the last only when its time affords it."""
+        if last or self.affords("films"):
+            with self.spending("films"):
+                save_videos(self.folder, name, videos, beside)
 
     def close(self):
         self.worker.shutdown()

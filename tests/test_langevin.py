@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from langevin import langevin
+from langevin import LangevinGraph, langevin
 
 
 def generators(*seeds):
@@ -114,3 +114,23 @@ def test_no_graph_is_built():
     w = torch.ones(1, requires_grad=True)
     x = langevin(torch.zeros(1, 3), lambda x: w * x, 2, 0.3, generators(1))
     assert not x.requires_grad
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_cuda_graph_is_the_same_chain():
+    x, mode = videos(2, seed=1).cuda(), videos(1, seed=2).cuda()
+    free = torch.zeros(2, 1, 4, 5, 6, dtype=torch.bool, device="cuda")
+    free[:, :, 1:3] = True
+
+    def each(seeds):
+        return [torch.Generator("cuda").manual_seed(seed) for seed in seeds]
+
+    def score(x):
+        return mode - x
+
+    for mask in (None, free):
+        graph = LangevinGraph(x, score, 5, 0.3, each([1, 2]), mask)
+        for start, seeds in ((x, [3, 4]), (x + 1, [5, 6])):
+            assert torch.equal(graph(start, each(seeds), mask), langevin(start, score, 5, 0.3, each(seeds), mask))
+        mode.add_(1)  # what the score reads, changed in its place
+        assert torch.equal(graph(x, each([3, 4]), mask), langevin(x, score, 5, 0.3, each([3, 4]), mask))

@@ -762,3 +762,12 @@ def test_help_shows_every_flag_and_the_defaults(capsys):
         assert section[section.index("(default ") :].startswith(f"(default {default})"), flag
     for flag in ("image_size", "sz", "data_dir", "sample_batch", "delta", "overwrite", "dry_run", "mask_file"):
         assert f"--{flag}" in text
+
+
+def test_a_large_state_is_saved_as_often_as_time_affords_and_at_the_end(tmp_path, flags, monkeypatch):
+    monkeypatch.setattr(main, "SNAPSHOT", 0)
+    monkeypatch.setattr(utils, "SHARES", utils.SHARES | {"checkpoints": 0.0})
+    assert main.main(flags(tmp_path, "-num_epochs", 5)) == 0
+    names = sorted(path.name for path in (tmp_path / "clip/model").iterdir())
+    assert names == ["epoch_0002.pt", "epoch_0005.pt", "latest.pt"]
+    assert len(list((tmp_path / "clip/progress").iterdir())) == 3

@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import time
 
 import numpy as np
 import pytest
@@ -406,3 +407,52 @@ def test_the_circle_reaches_the_low_precision_copy():
     f.sample_in(torch.bfloat16)
     assert norm_error(f.gradient(x), circle) < 0.01
     assert norm_error(f.wrap_time(False).gradient(x), line) < 0.01
+
+
+def route(f, forward, gradient):
+    """f with its convolutions on these routes; the ones of many channels have no columns."""
+    for layer in f.layers:
+        if isinstance(layer, Conv3d):
+            layer.forward_route = forward
+            layer.gradient_route = "direct" if layer.weight.shape[1] > 4 and gradient == "columns" else gradient
+    return f
+
+
+@pytest.mark.parametrize("forward, gradient", [("direct", "direct"), ("direct", "blocks"), ("blocks", "columns")])
+@pytest.mark.parametrize("net_type, size", [("ST", (16, 23, 30)), ("FC_S_large", (13, 17, 20)), ("FC", (9, 8, 16))])
+def test_every_route_is_the_same_gradient(net_type, size, forward, gradient):
+    f, x = route(clear_of_kinks(net(net_type, size)).double(), forward, gradient), video(2, size).double()
+    assert error(f.gradient(x), f.plain_gradient(x)) < 1e-6  # columns are added in float32
+
+
+def test_kernels_of_a_route_are_remade_in_their_place():
+    size = (12, 11, 10)
+    f, x = route(clear_of_kinks(net("ST", size)), "blocks", "columns"), video(1, size)
+    f.gradient(x)
+    layer = f.layers[0]
+    before = [kernel.data_ptr() for kind in ("blocks", "columns") for kernel in layer.made(kind)]
+    with torch.no_grad():
+        layer.weight.mul_(2)
+    f.renew()
+    assert before == [kernel.data_ptr() for kind in ("blocks", "columns") for kernel in layer.made(kind)]
+    assert error(f.gradient(x), f.plain_gradient(x)) < 1e-5
+
+
+@pytest.mark.parametrize("dtype, limit", [(torch.float32, 1e-5), (torch.bfloat16, 0.01)])
+def test_tuning_changes_how_but_not_what(dtype, limit):
+    size = (16, 23, 30)
+    f, x = clear_of_kinks(net("ST", size)).sample_in(dtype), video(1, size)
+    assert norm_error(f.tune(x).gradient(x), f.plain_gradient(x)) < limit
+
+
+def test_tuning_takes_the_fastest_route_that_is_right(monkeypatch):
+    layer, x = net("FC_S_large", (9, 12, 12)).layers[0], video(1, (9, 12, 12))
+    waits = {"direct": 0.02, "blocks": 0.0, "columns": 0.01}
+
+    def run(layer, wrong=()):
+        time.sleep(waits[layer.forward_route])
+        return layer(x) * (1.1 if layer.forward_route in wrong else 1)
+
+    names = list(waits)
+    assert layer.fastest("forward_route", names, run) == "blocks"
+    assert layer.fastest("forward_route", names, lambda layer: run(layer, ["blocks"])) == "columns"

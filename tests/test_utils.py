@@ -432,3 +432,23 @@ def test_log_rows_after_the_resumed_epoch_are_dropped(tmp_path):
     run.log(3, {"gap": 7.0})
     run.close()
     assert path.read_text().split() == ["epoch,gap", "1,0.3333333", "2,0.6666667", "3,7"]
+
+
+def test_outputs_keep_to_their_share_of_the_time(tmp_path, moving, monkeypatch):
+    """What has taken more than its share waits; first and last results, and every sheet, are written all the same."""
+    monkeypatch.setattr(utils, "SHARES", dict.fromkeys(utils.SHARES, 0.0))
+    run, video = new_run(tmp_path), moving(4, 24, 24)
+    run.open_logs(0)
+    written = []
+    for epoch in (1, 2, 3):
+        run.log_pictures(epoch, [video], ["clip"], last=epoch == 3)
+        run.save_results("synthesized", video[None] // epoch, [], last=epoch == 3)
+        written.append(iio.imread(tmp_path / "synthesized_sequence/sequence_0/000.png"))
+        assert (tmp_path / f"progress/epoch_000{epoch}.png").exists()
+    assert np.array_equal(written[0], video[0]) and np.array_equal(written[1], video[0])
+    assert np.array_equal(written[2], video[0] // 3)
+    run.save_checkpoint({"w": torch.zeros(3)}, 3)
+    assert not run.affords("checkpoints")
+    run.close()
+    events = b"".join(path.read_bytes() for path in (tmp_path / "log").iterdir())
+    assert events.count(b"GIF89a") == 2 and events.count(b"\x89PNG") == 3
