@@ -81,8 +81,8 @@ class Conv3d(Layer):
     """A convolution. Maps (N, C, T, H, W), channels last.
 
     A convolution of few channels, the first layer's, is what libraries do worst. It has three routes, all the same
-    sums: `direct` (the library's own), `columns` (`spread`, input gradient only) and `blocks`, a convolution of stride 1
-    over the video re-laid so that each block of stride^3 pixels is one position with many channels, which the matrix
+    sums: `direct` (the library's own), `columns` (`spread`, input gradient only) and `blocks`, a convolution of stride
+    1 over the video re-laid so that each block of stride^3 pixels is one position with many channels, which the matrix
     units of a GPU like. `Descriptor.tune` picks by measurement; what stands here is the fastest on CPUs.
     """
 
