@@ -266,6 +266,20 @@ def test_inference_climbs_what_learning_descends(make_learner):
     torch.testing.assert_close(learner.score(u, unknown, {}, I, visible), -u - leaf.grad)
 
 
+def test_bfloat16_infers_nearly_the_same_and_leaves_learning_alone(make_learner):
+    rough, exact = make_learner(precision="bf16"), make_learner()
+    for learner in (rough, exact):
+        for _ in range(20):
+            learner.learn_epoch(no_log)
+    rough.net.load_state_dict(exact.net.state_dict())
+    unknown = exact.latents
+    u, I = main_dyn_G.pack(unknown), exact.I
+    scores = [learner.score(u, unknown, {}, I, None) + u for learner in (rough, exact)]
+    assert scores[0].dtype == torch.float32
+    assert 1e-4 < (scores[0] - scores[1]).norm() / scores[1].norm() < 0.05  # not 0: the products are in bfloat16
+    assert torch.equal(rough.net(**exact.latents)[0], exact.net(**exact.latents)[0])
+
+
 def test_sum_and_mean_differ_by_the_number_of_frames_or_of_visible_entries(make_learner):
     for hidden, count in ((None, 2 * 3), (hidden_block(), 3 * (2 * 3 * 64 - 2 * 2 * 16))):
         values = []
