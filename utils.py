@@ -182,7 +182,7 @@ def prepare(device):
     arithmetic (Linux with glibc; elsewhere nothing happens).
     """
     if device.type == "cuda":
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(device.index or 0)
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.conv.fp32_precision = torch.backends.cuda.matmul.fp32_precision = "ieee"
     elif platform.system() == "Linux" and platform.libc_ver()[0] == "glibc":

@@ -456,3 +456,16 @@ def test_tuning_takes_the_fastest_route_that_is_right(monkeypatch):
     names = list(waits)
     assert layer.fastest("forward_route", names, run) == "blocks"
     assert layer.fastest("forward_route", names, lambda layer: run(layer, ["blocks"])) == "columns"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("dtype, limit", [(torch.float32, 1e-5), (torch.bfloat16, 0.01)])
+@pytest.mark.parametrize("net_type", NETS)
+def test_a_gpu_computes_the_same_gradient(net_type, dtype, limit):
+    size = (24, 17, 12)
+    f, x = clear_of_kinks(net(net_type, size)), video(2, size)
+    exact = f.plain_gradient(x)
+    utils.prepare(torch.device("cuda"))
+    f, x = f.cuda().sample_in(dtype), x.cuda()
+    assert norm_error(f.gradient(x).cpu(), exact) < limit
+    assert norm_error(f.tune(x).gradient(x).cpu(), exact) < limit
