@@ -65,7 +65,7 @@ def build_parser():
     add(group, "num_epochs", 500, "epochs, one update of the parameters each", type=utils.positive_int)
     add(group, "batch_size", 1, "clips per mini-batch", type=utils.positive_int)
     add(group, "lr", 0.001, "learning rate of Adam", type=utils.positive_float)
-    add(group, "anneal", 0.0, "share of the epochs, at the end, over which the rate falls to a tenth", type=float)
+    add(group, "anneal", 0.0, "share of the epochs, at the end, over which the rate falls to a tenth", type=utils.share)
     add(group, "beta1", 0.5, "first-moment decay of Adam", type=float)
     add(group, "seed", 0, "seed of all randomness", type=utils.non_negative_int)
     group = parser.add_argument_group("sampling a learned model")
@@ -98,8 +98,6 @@ def parse(argv=None):
         vars(args).update({name: value for name, value in QUALITY.items() if name not in given})
     if not 0 <= args.beta1 < 1:
         parser.error(f"argument -beta1: {args.beta1} is not in [0, 1)")
-    if not 0 <= args.anneal <= 1:
-        parser.error(f"argument -anneal: {args.anneal} is not in [0, 1]")
     if (args.mask_type == "external") != (args.mask_file is not None):
         parser.error("-mask_type external and -mask_file go together")
     return args, given
@@ -264,12 +262,6 @@ class Learner:
             alive = alive + (top.detach() > 0).sum((0, 2, 3, 4))
         return *torch.cat(values).split([len(I), len(J)]), alive > 0
 
-    def learning_rate(self):
-        """The rate of this epoch: -lr, over the last part of the epochs falling to a tenth of it, evenly in its log."""
-        args = self.args
-        left = 1 - self.epoch / args.num_epochs
-        return args.lr * 0.1 ** (1 - left / args.anneal) if left < args.anneal else args.lr
-
     def learn_epoch(self, log):
         """One epoch (Algorithm 1; Algorithm 2 where pixels are hidden). Returns its metrics, which log(epoch, metrics)
         has got as part of the same uninterrupted change."""
@@ -290,9 +282,7 @@ class Learner:
         metrics["seconds_per_step"] = seconds / (len(self.I) * self.args.sample_steps)
         self.check(metrics)
         with utils.uninterrupted():
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.learning_rate()
-            self.optimizer.step()
+            self.optimizer.step(utils.learning_rate(self.args, self.epoch))
             self.I, self.J, self.epoch = I_new, J_new, self.epoch + 1
             if self.hidden is not None:
                 self.average = [torch.lerp(a, I, 1 / MEMORY) for a, I in zip(self.average, I_new, strict=True)]

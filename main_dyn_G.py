@@ -134,6 +134,7 @@ def build_parser():
     add(group, "truncated_backprop_length", None, "frames of a chunk, through which gradients flow back in time",
         type=utils.positive_int)
     add(group, "lr lr_gen", 0.002, "learning rate of Adam", type=utils.positive_float)
+    add(group, "anneal", 0.0, "share of the epochs, at the end, over which the rate falls to a tenth", type=utils.share)
     add(group, "beta1 beta1_gen", 0.5, "first-moment decay of Adam", type=float)
     add(group, "seed", 0, "seed of all randomness", type=int)
     group = parser.add_argument_group("new videos")
@@ -396,7 +397,7 @@ class Learner:
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise utils.RunError(f"diverged in epoch {self.epoch + 1}: {name} is {value}; lower -step_size or -lr")
-        self.optimizer.step()
+        self.optimizer.step(utils.learning_rate(self.args, self.epoch))
 
         self.J[rows, :, frames] = x.detach()
         for name, u in latents.items():

@@ -95,6 +95,13 @@ def positive_float(text):
     return value
 
 
+def share(text):
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not between 0 and 1")
+    return value
+
+
 def image_size(text):
     """'224' or 'height x width' such as '100x200' -> (H, W)."""
     sides = text.lower().split("x")
@@ -166,12 +173,20 @@ class Adam(torch.optim.Adam):
     def __init__(self, parameters, lr, beta1):
         super().__init__(parameters, lr=lr, betas=(beta1, 0.999), fused=True)
 
-    def step(self):
+    def step(self, lr=None):
+        """One step, from now on with the rate lr if it is given."""
         for group in self.param_groups:
+            group["lr"] = group["lr"] if lr is None else lr
             group["count"] = group.get("count", 0) + 1  # PyTorch's own may lie on a GPU, which reading would wait for
             group["eps"] = 1e-8 / (1 - group["betas"][1] ** group["count"]) ** 0.5
             torch.autograd.graph.increment_version(group["params"])  # the fused kernel does not tell
         super().step()
+
+
+def learning_rate(args, epoch):
+    """The rate after `epoch` epochs: -lr, over the last part (-anneal) falling to a tenth, evenly in its log."""
+    left = 1 - epoch / args.num_epochs
+    return args.lr * 0.1 ** (1 - left / args.anneal) if left < args.anneal else args.lr
 
 
 def prepare(device):

@@ -427,6 +427,14 @@ def test_learning_fits_the_clip(make_learner):
     assert last > first + 6
 
 
+def test_the_rate_falls_at_the_end(make_learner):
+    learner, rates = make_learner(num_epochs=4, anneal=0.5, lr=0.01), []
+    for _ in range(4):
+        learner.learn_epoch(no_log)
+        rates.append(learner.optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.01, 0.01, 0.01, 0.01 * 0.1**0.5])
+
+
 def test_each_clip_is_generated_with_its_own_content_or_with_the_one_asked_for(make_learner):
     learner = make_learner(clips=3, content_size=3, batch_size=3, init_state="inferred", burn_in=4)
     args, latents, seen = learner.args, learner.latents, []

@@ -5,6 +5,7 @@ import io
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import imageio.v3 as iio
 import numpy as np
@@ -452,3 +453,22 @@ def test_outputs_keep_to_their_share_of_the_time(tmp_path, moving, monkeypatch):
     run.close()
     events = b"".join(path.read_bytes() for path in (tmp_path / "log").iterdir())
     assert events.count(b"GIF89a") == 2 and events.count(b"\x89PNG") == 3
+
+
+def test_the_rate_falls_to_a_tenth_over_the_last_part():
+    rates = [utils.learning_rate(SimpleNamespace(lr=0.01, num_epochs=10, anneal=0.4), epoch) for epoch in range(11)]
+    assert rates[:7] == [0.01] * 7
+    assert rates[6:] == pytest.approx([0.01 * 0.1 ** (k / 4) for k in range(5)])
+    constant = SimpleNamespace(lr=0.01, num_epochs=10, anneal=0.0)
+    assert {utils.learning_rate(constant, epoch) for epoch in range(11)} == {0.01}
+
+
+def test_adam_steps_at_the_rate_that_it_is_given():
+    w = torch.nn.Parameter(torch.zeros(3))
+    optimizer, moves = utils.Adam([w], lr=0.1, beta1=0.5), []
+    for rate in (None, 0.01, 0.02):
+        before, w.grad = w.detach().clone(), torch.ones(3)
+        optimizer.step(rate)
+        moves.append((before - w.detach()).tolist())
+    assert moves[0] == pytest.approx([0.1] * 3, rel=1e-3)  # a constant gradient moves each weight by the rate
+    assert moves[1] == pytest.approx([0.01] * 3, rel=1e-3) and moves[2] == pytest.approx([0.02] * 3, rel=1e-3)
