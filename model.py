@@ -373,6 +373,7 @@ class Descriptor(nn.Module):
                 layer.forward_route = layer.fastest("forward_route", routes[:2], lambda layer, x=x: layer(x))
                 layer.gradient_route = layer.fastest("gradient_route", routes, lambda layer, x=x, g=y: (
                     layer.input_gradient(g.to(layer.weight.dtype), x.shape[2:])))
+                layer._made.clear()  # what the slower routes needed
             x = y
         return self
 
