@@ -387,7 +387,8 @@ def learn(args):
     print_header(args, f, names, learner)
     run.open_logs(learner.epoch)
     if learner.epoch == 0:
-        utils.save_frames(run.folder / "observed_sequence", learner.pictures()[0])
+        observed = learner.pictures()[0]
+        run.in_background(lambda: utils.save_frames(run.folder / "observed_sequence", observed))
     shorter = "-im_size 64 -preset quality takes minutes"
     utils.fit(learner, run, lambda metrics: report(learner, run, metrics, videos, hidden), SHOWN, shorter)
     print(f"done: {learner.epoch} epochs; new videos are in '{run.folder}/final_results'")

@@ -28,7 +28,7 @@ FPS = 25
 KEEP_CHECKPOINTS = 3
 # Between a run's first log step and its last some outputs are renewed only while they take less of its time than this:
 # those that move, and checkpoints of a large state
-SHARES = {"animations": 0.01, "films": 0.03, "checkpoints": 0.03}
+SHARES = {"animations": 0.005, "films": 0.01, "checkpoints": 0.02}
 
 
 class RunError(Exception):
