@@ -23,8 +23,8 @@ CHANGEABLE = ("num_epochs", "log_step", "device", "data_path", "output_dir")
 # What made samples better on the clips it was tried on (see RESULTS.md): fewer, longer steps and a faster rate.
 QUALITY = {"sample_steps": 2, "step_size": 0.5, "lr": 0.002, "anneal": 0.4, "num_epochs": 1000}
 TESTING = ("test", "ckpt", "sample_size", "test_steps", "start", "loop", "overwrite", "dry_run")  # no part of a run
-SNAPSHOT = 2**28  # bytes of a state that is copied, to be saved while learning goes on; a larger one makes it wait, and
-# is saved only as often as the run's time affords it
+SNAPSHOT = 2**28  # bytes of a state that is copied, to be saved while learning goes on; a larger one makes it wait
+CHEAP = 2**24  # bytes of a state that is saved at every log step; a larger one as often as the run's time affords it
 SHOWN = ("gap", "chain_std")  # metrics on the progress bar
 LOST = 20  # epochs without a gradient at the chains, after which they are not expected back
 MEMORY = 50  # epochs over which recovered clips are averaged
@@ -401,9 +401,9 @@ def report(learner, run, metrics, videos, hidden):
     if epoch % args.log_step and not last:
         return
     state, (I, J) = learner.state(), learner.pictures()
-    small = utils.size_of(state) < SNAPSHOT
-    saved = small or last or run.affords("checkpoints")
-    state = utils.snapshot(state) if small else state
+    small, cheap = (utils.size_of(state) < limit for limit in (SNAPSHOT, CHEAP))
+    saved = cheap or last or run.affords("checkpoints")
+    state = utils.snapshot(state) if small and saved else state
     names = [f"{kind} {k}" for kind, group in (("observed", I), ("chain", J)) for k in range(len(group))]
 
     def save():
