@@ -14,7 +14,7 @@ import data
 import langevin
 import main_dyn_G
 import utils
-from dynamic_generator import IMAGE_SIZES, DynamicGenerator, Generator, ShiftNorm, Transition
+from dynamic_generator import IMAGE_SIZES, DynamicGenerator, Generator, ShiftNorm, Transition, by_columns
 
 TINY = {"im_size": 8, "state_size": 6, "z_size": 5, "num_frames": 7, "truncated_backprop_length": 3, "sample_steps": 3,
         "seed": 3}
@@ -130,16 +130,24 @@ def scatter(x, weight, stride):
 
 def test_padding_and_cropping_of_transposed_convolutions():
     """Stride 2 loses a border of one on every side, stride 3 the last row and column only, the last layer nothing."""
-    generator, given = Generator(2, 150), {}
-    for module in (*generator.layers, *generator.norms):
-        module.register_forward_pre_hook(lambda module, inputs: given.update({module: inputs[0][0].detach().numpy()}))
-    frame = generator(torch.randn(1, 2))
-    for layer, norm, side in zip(generator.layers, generator.norms, (2, 4, 8, 16, 48, 144), strict=False):
-        full = scatter(given[layer], layer.weight.detach().numpy()[:, :2], layer.stride[0])
+    generator, normed, code = Generator(2, 150), [], torch.randn(1, 2)
+    for norm in generator.norms:
+        norm.register_forward_hook(lambda norm, inputs, output: normed.append((inputs[0][0], output[0].clone())))
+    with torch.no_grad():
+        frame = generator(code)
+    below = code[0, :, None, None]
+    for layer, (map_, output), side in zip(generator.layers, normed, (2, 4, 8, 16, 48, 144), strict=False):
+        full = scatter(below.numpy(), layer.weight.detach().numpy()[:, :2], layer.stride[0])
         inside = full[:, 1:-1, 1:-1] if layer.stride == (2, 2) else full[:, :-1, :-1]
         assert inside.shape == (2, side, side)
-        np.testing.assert_allclose(given[norm][:2], inside, atol=1e-6)
+        np.testing.assert_allclose(map_[:2], inside, atol=1e-6)
+        below = output.relu()
     assert frame.shape == (1, 3, 150, 150)
+
+
+def test_columns_side_by_side_are_a_transposed_convolution():
+    layer, x = torch.nn.ConvTranspose2d(5, 3, (7, 4)), torch.randn(2, 5, 6, 9)
+    torch.testing.assert_close(by_columns(x, layer), layer(x))
 
 
 def test_batch_norm_shifts_and_does_not_scale():
@@ -355,8 +363,8 @@ def test_later_chunks_start_from_the_state_that_the_one_before_has_reached(make_
     learner, starts, seen = make_learner(clips=1, content_size=3), [], []
     forward = learner.net.forward
 
-    def spy(xi, s, a, m):
-        x, states = forward(xi, s, a, m)
+    def spy(xi, s, a, m, **how):
+        x, states = forward(xi, s, a, m, **how)
         starts.append((s.detach().clone(), s.requires_grad, a.detach().clone()))
         seen.append(states[:, -1].detach())
         return x, states

