@@ -29,7 +29,7 @@ from model import Descriptor, descriptor
 NETS = {"ST": 100, "FC_S": 100, "FC_S_large": 224}
 VARIANTS = ("plain fp32", "ours fp32", "ours bf16")
 DELTA = 0.3
-CHAIN = 20  # Langevin steps that are one CUDA graph
+CHAIN = 20  # Langevin steps that are timed at once on a GPU: one CUDA graph
 
 
 def wait(device):
@@ -122,8 +122,8 @@ def learn(features, videos, chains, optimizer):
 
 
 def our_steps(f, device, chains):
-    """Our Langevin steps in float32 and in bfloat16, and our learning step, as functions without arguments, and how
-    many Langevin steps each of the first two takes: on a GPU a whole graph of them."""
+    """Our Langevin steps in float32 and in bfloat16, as many as are timed at once, and our learning step, as functions
+    without arguments."""
     x = videos_of(f, chains + 1, device)
     generators = [utils.generator(device, k) for k in range(chains)]
     adam = utils.Adam(f.parameters(), 1e-3, 0.5)
@@ -133,14 +133,13 @@ def our_steps(f, device, chains):
         if device.type != "cuda":
             return lambda: langevin(*start, 1, DELTA, generators)
         net.tune(x[:1])
-        for layer in net.renew()[:1]:
-            print(f"{layer.weight.dtype}: layer 1 by {layer.forward_route}, its gradient by {layer.gradient_route}")
+        first = net.renew()[0]
+        print(f"{first.weight.dtype}: layer 1 by {first.forward_route}, its gradient by {first.gradient_route}")
         graph = LangevinGraph(*start, CHAIN, DELTA, generators)
         return lambda: graph(x[:chains], generators)
 
     low = Descriptor(f.layers, f.size).sample_in(torch.bfloat16)
-    count = CHAIN if device.type == "cuda" else 1
-    return steps(f), steps(low), lambda: learn(f.features, x, chains, adam), count
+    return steps(f), steps(low), lambda: learn(f.features, x, chains, adam)
 
 
 def plain_steps(f, device, chains):
@@ -163,7 +162,7 @@ def measure(net, device_name, rounds, chains, profile, queue):
     utils.prepare(device)
     torch.manual_seed(0)
     f = descriptor(net, 70, NETS[net]).to(device)
-    fp32, bf16, our_learning, count = our_steps(f, device, chains)
+    fp32, bf16, our_learning = our_steps(f, device, chains)
     for step in (fp32, bf16, our_learning):
         step()
     peak = (torch.cuda.max_memory_allocated() if device.type == "cuda" else
@@ -173,12 +172,14 @@ def measure(net, device_name, rounds, chains, profile, queue):
     times = {name: [] for name in VARIANTS}
     for _ in range(rounds):
         for name, step in zip(VARIANTS, (plain, fp32, bf16), strict=True):
-            times[name].append(seconds(step, device) / (1 if step is plain else count))
+            count = CHAIN if device.type == "cuda" and step is not plain else 1
+            times[name].append(seconds(step, device) / count)
     ours = statistics.median(seconds(our_learning, device) for _ in range(rounds))
     learning = dict(zip(VARIANTS, (seconds(plain_learning, device), ours, ours), strict=True))  # always float32
     rates = {"fp32": product_rate(torch.float32, device), "bf16": product_rate(torch.bfloat16, device)}
-    for name, step in zip(VARIANTS[1:] if profile else (), (fp32, bf16), strict=False):
-        print_profile(f"{net} {name}", step, f, chains, rates[name[-4:]], device)
+    if profile:
+        print_profile(f"{net} ours fp32", fp32, f, chains, rates["fp32"], device)
+        print_profile(f"{net} ours bf16", bf16, f, chains, rates["bf16"], device)
     base, cost, rows = statistics.median(times["plain fp32"]), chains * gigaflop(f), []
     for name, error in zip(VARIANTS, gradient_errors(net, device), strict=True):
         step, learn_time, rate = statistics.median(times[name]), learning[name], rates[name[-4:]]

@@ -23,8 +23,6 @@ CHANGEABLE = ("num_epochs", "log_step", "device", "data_path", "output_dir")
 # What made samples better on the clips it was tried on (see RESULTS.md): fewer, longer steps and a faster rate.
 QUALITY = {"sample_steps": 2, "step_size": 0.5, "lr": 0.002, "anneal": 0.4, "num_epochs": 1000}
 TESTING = ("test", "ckpt", "sample_size", "test_steps", "start", "loop", "overwrite", "dry_run")  # no part of a run
-SNAPSHOT = 2**28  # bytes of a state that is copied, to be saved while learning goes on; a larger one makes it wait
-CHEAP = 2**24  # bytes of a state that is saved at every log step; a larger one as often as the run's time affords it
 SHOWN = ("gap", "chain_std")  # metrics on the progress bar
 LOST = 20  # epochs without a gradient at the chains, after which they are not expected back
 MEMORY = 50  # epochs over which recovered clips are averaged
@@ -395,34 +393,28 @@ def learn(args):
 
 
 def report(learner, run, metrics, videos, hidden):
-    """At each log step save, in the background, the pictures and then the state, which thus never claims what is not
-    there; at the end the figures, too."""
+    """At each log step save the pictures and the state; at the end the figures, too."""
     epoch, args, last = learner.epoch, learner.args, learner.epoch == learner.args.num_epochs
     if epoch % args.log_step and not last:
         return
-    state, (I, J) = learner.state(), learner.pictures()
-    small, cheap = (utils.size_of(state) < limit for limit in (SNAPSHOT, CHEAP))
-    saved = cheap or last or run.affords("checkpoints")
-    state = utils.snapshot(state) if small and saved else state
+    I, J = learner.pictures()
     names = [f"{kind} {k}" for kind, group in (("observed", I), ("chain", J)) for k in range(len(group))]
 
-    def save():
-        run.log_pictures(epoch, [*I, *J][:12], names[:12], last)
+    def films():
         if hidden is None:
-            run.save_results("synthesized", J, videos, last)
-        else:
-            masked = np.where(hidden[..., None], np.uint8(128), videos)
-            run.save_results("recovered", I, [*videos, *masked], last)
-            utils.save_frames(run.folder / "synthesized_sequence", J)
+            return utils.save_videos(run.folder, "synthesized", J, videos)
+        masked = np.where(hidden[..., None], np.uint8(128), videos)
+        utils.save_videos(run.folder, "recovered", I, [*videos, *masked])
+        utils.save_frames(run.folder / "synthesized_sequence", J)
+
+    def show():
+        run.log_pictures(epoch, [*I, *J][:12], names[:12], last)
+        run.renew("films", last, films)
         if last:
             judge(args, run.folder, I, J, videos, hidden)
-        if saved:
-            run.save_checkpoint(state, epoch)
         utils.tell(f"epoch {epoch}/{args.num_epochs}", metrics, SHOWN)
 
-    run.in_background(save)
-    if saved and not small:
-        run.wait()
+    run.save(learner.state(), epoch, last, show)
 
 
 def judge(args, folder, I, J, videos, hidden):

@@ -507,27 +507,25 @@ def learn(args):
 
 
 def report(learner, run, metrics, shown, videos, hidden):
-    """At each log step save, in the background, the pictures and then the state, which thus never claims what is not
-    there; at the end the figures, too. learner.pictures() gives the name of the results, these, and what to see beside
-    them, as name -> videos uint8 (N, T, H, W, 3)."""
+    """At each log step save the pictures and the state; at the end the figures, too. learner.pictures() gives the name
+    of the results, these, and what to see beside them, as name -> videos uint8 (N, T, H, W, 3)."""
     epoch, args, last = learner.epoch, learner.args, learner.epoch == learner.args.num_epochs
     if epoch % args.log_step and not last:
         return
-    state, (name, results, others) = utils.snapshot(learner.state()), learner.pictures()
+    name, results, others = learner.pictures()
     moments = np.arange(results.shape[1])  # shorter videos begin again
     beside = {f"{kind} {k}": video[moments % len(video)]
               for kind, videos in others.items() for k, video in enumerate(videos[:SHOWN])}
     sheet = beside | {f"{name} {k}": video for k, video in enumerate(results[:SHOWN])}
 
-    def save():
+    def show():
         run.log_pictures(epoch, list(sheet.values()), list(sheet), last)
-        run.save_results(name, results, list(beside.values()), last)
+        run.renew("films", last, lambda: utils.save_videos(run.folder, name, results, beside.values()))
         if last:
             judge(args, run.folder, results, videos, hidden)
-        run.save_checkpoint(state, epoch)
         utils.tell(f"epoch {epoch}/{args.num_epochs}", metrics, shown)
 
-    run.in_background(save)
+    run.save(learner.state(), epoch, last, show)
 
 
 def judge(args, folder, results, videos, hidden):

@@ -411,25 +411,24 @@ def learn(args):
 
 
 def report(learner, run, metrics):
-    """At each log step save, in the background, the pictures and then the state; at the end the figures, too."""
+    """At each log step save the pictures and the state; at the end the figures, too."""
     args, iteration = learner.args, learner.iteration
     last = iteration == args.num_iterations
     if iteration % args.log_step and not last:
         return
-    state, scenes = utils.snapshot(learner.state()), generate_scenes(learner.G, learner.fixed)
+    scenes = generate_scenes(learner.G, learner.fixed)
 
-    def save():
+    def show():
         rows = {f"{name} {k}": np.broadcast_to(videos[k], scenes["gen"][k].shape)
                 for k in range(2) for name, videos in scenes.items()}
         rows |= {f"gen {k}": video for k, video in enumerate(scenes["gen"][2:6], start=2)}
         run.log_pictures(iteration, list(rows.values()), list(rows), last)
-        save_scenes(run.folder / "final_results", scenes)
+        run.renew("films", last, lambda: save_scenes(run.folder / "final_results", scenes))
         if last:
             judge(learner, run.folder)
-        run.save_checkpoint(state, iteration)
         utils.tell(f"iteration {iteration}/{args.num_iterations}", metrics, SHOWN)
 
-    run.in_background(save)
+    run.save(learner.state(), iteration, last, show)
 
 
 def save_scenes(folder, scenes):

@@ -103,12 +103,11 @@ class Conv3d(Layer):
         return padded
 
     def forward(self, x):
+        if self.forward_route == "direct" or torch.is_grad_enabled():
+            return F.conv3d(self.pad(x), self.weight, self.bias, self.stride)
         t, h, w = self.out_size(x.shape[2:])
-        x = self.pad(x)
-        if self.forward_route == "blocks" and not torch.is_grad_enabled():
-            y = F.conv3d(self.to_blocks(x), self.made("blocks")[0], self.bias)
-            return y[:, :, :t, :h, :w]  # filling up the ends may have made room for one position more
-        return F.conv3d(x, self.weight, self.bias, self.stride)
+        y = F.conv3d(self.to_blocks(self.pad(x)), self.made("blocks")[0], self.bias)
+        return y[:, :, :t, :h, :w]  # filling up the ends may have made room for one position more
 
     def input_gradient(self, g, size):
         """Gradient with respect to the input of size (T, H, W), given g, the gradient with respect to the output."""
@@ -196,10 +195,10 @@ class Conv3d(Layer):
         t, h, w = (size * s for size, s in zip((t, h, w), self.stride, strict=True))
         return x.reshape(n, t, h, w, -1).permute(0, 4, 1, 2, 3)
 
-    def fastest(self, name, routes, run, limit=0.01):
-        """Which of `routes`, as the attribute `name`, makes run(layer) fastest, among those whose result is within
-        `limit` (relative) of the library's in float32: some libraries err in half precision."""
-        exact, seconds = copy.deepcopy(self).float(), {}
+    def take_fastest(self, name, routes, run):
+        """Set the attribute `name` to that of `routes` which makes run(layer) fastest, among those whose result is
+        within 1e-4 (relative; in low precision 0.01) of the library's in float32: some err in half precision."""
+        exact, seconds, limit = copy.deepcopy(self).float(), {}, 1e-4 if self.weight.dtype == torch.float32 else 0.01
         exact.forward_route = exact.gradient_route = "direct"
         exact = run(exact)
         for route in routes:
@@ -210,18 +209,26 @@ class Conv3d(Layer):
                 error = (run(self).float() - exact).norm().item()  # also waits for the device
                 trials.append(time.perf_counter() - begun)
             seconds[route] = min(trials) if error <= limit * exact.norm() else math.inf
-        return min(seconds, key=seconds.get)
+        setattr(self, name, min(seconds, key=seconds.get))
+
+    @torch.no_grad()
+    def remake(self):
+        """Bring the kernels of all routes in use up to date with the weight, in their place, where a CUDA graph reads
+        them."""
+        kind, version = (self.weight.dtype, self.weight.device), self.weight._version
+        if self._made_of == (kind, version):
+            return
+        if self._made_of and self._made_of[0] != kind:
+            self._made.clear()
+        for route, kernels in self._made.items():
+            for kernel, fresh in zip(kernels, getattr(self, route)(), strict=True):
+                kernel.copy_(fresh)
+        self._made_of = kind, version
 
     @torch.no_grad()
     def made(self, route):
-        """The kernels of a route, remade in their place when the weight has changed (a CUDA graph reads that place)."""
-        key = (self.weight._version, self.weight.dtype, self.weight.device)
-        if self._made_of != key:
-            self._made = {} if not self._made_of or self._made_of[1:] != key[1:] else self._made
-            for name, kernels in self._made.items():
-                for kernel, fresh in zip(kernels, getattr(self, name)(), strict=True):
-                    kernel.copy_(fresh)
-            self._made_of = key
+        """The kernels of a route."""
+        self.remake()
         if route not in self._made:
             self._made[route] = getattr(self, route)()
         return self._made[route]
@@ -359,8 +366,8 @@ class Descriptor(nn.Module):
             for ours, theirs in zip(layers, self.layers, strict=True):
                 ours.wrap = theirs.wrap
         for layer in layers:
-            if isinstance(layer, Conv3d) and layer._made:
-                layer.made(next(iter(layer._made)))
+            if isinstance(layer, Conv3d):
+                layer.remake()
         return layers
 
     @torch.no_grad()
@@ -370,8 +377,8 @@ class Descriptor(nn.Module):
             y = layer(x).relu_()
             if isinstance(layer, Conv3d):
                 routes = ["direct", "blocks", *(["columns"] if layer.weight.shape[1] <= 4 else [])]
-                layer.forward_route = layer.fastest("forward_route", routes[:2], lambda layer, x=x: layer(x))
-                layer.gradient_route = layer.fastest("gradient_route", routes, lambda layer, x=x, g=y: (
+                layer.take_fastest("forward_route", routes[:2], lambda layer, x=x: layer(x))
+                layer.take_fastest("gradient_route", routes, lambda layer, x=x, g=y: (
                     layer.input_gradient(g.to(layer.weight.dtype), x.shape[2:])))
                 layer._made.clear()  # what the slower routes needed
             x = y

@@ -29,6 +29,8 @@ KEEP_CHECKPOINTS = 3
 # Between a run's first log step and its last some outputs are renewed only while they take less of its time than this:
 # those that move, and checkpoints of a large state
 SHARES = {"animations": 0.005, "films": 0.01, "checkpoints": 0.02}
+CHEAP = 2**24  # bytes of a state that is saved at every log step all the same
+SNAPSHOT = 2**28  # bytes of a state that is copied, to be saved while learning goes on; a larger one makes it wait
 
 
 class RunError(Exception):
@@ -85,21 +87,23 @@ def non_negative_int(text):
     return 0 if text == "0" else positive_int(text)
 
 
-def positive_float(text):
+def number(text):
+    """The number that a text says, or nan."""
     try:
-        value = float(text)
+        return float(text)
     except ValueError:
-        value = float("nan")
+        return float("nan")
+
+
+def positive_float(text):
+    value = number(text)
     if not 1e-12 <= value <= 1e18:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0 (from 1e-12 to 1e18)")
     return value
 
 
 def share(text):
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
+    value = number(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0 to 1")
     return value
@@ -390,20 +394,35 @@ class Run:
         """Whether outputs of this kind (a key of SHARES) have taken less than their share of the run's time."""
         return self.spent[kind] <= SHARES[kind] * (time.time() - self.started)
 
-    @contextlib.contextmanager
-    def spending(self, kind):
-        """Count the time of the block as spent on this kind of outputs."""
-        begun = time.time()
-        yield
-        self.spent[kind] += time.time() - begun
+    def renew(self, kind, always, job):
+        """Call job(), which makes outputs of this kind, always or only if the run affords them."""
+        if always or self.affords(kind):
+            begun = time.time()
+            job()
+            self.spent[kind] += time.time() - begun
 
     # checkpoints
+
+    def save(self, state, epoch, last, show):
+        """In the background call show(), which writes what there is to see, and then save the state, which thus never
+        claims what is not there: a large one, but for the run's last, only as often as its share allows."""
+        size = size_of(state)
+        due = last or size < CHEAP or self.affords("checkpoints")
+        state = snapshot(state) if due and size < SNAPSHOT else state
+
+        def write():
+            show()
+            if due:
+                self.renew("checkpoints", True, lambda: self.save_checkpoint(state, epoch))
+
+        self.in_background(write)
+        if due and size >= SNAPSHOT:
+            self.wait()
 
     def save_checkpoint(self, state, epoch):
         """Save the whole state; the newest few epochs are kept, and latest.pt is the last of them."""
         try:
-            with self.spending("checkpoints"):
-                self.write("model/latest.pt", lambda file: torch.save(state, file))
+            self.write("model/latest.pt", lambda file: torch.save(state, file))
         except (OSError, RuntimeError) as error:
             path = f"{self.folder}/model/latest.pt"
             raise RunError(f"cannot save '{path}': {reason(error)}; the one before is intact") from None
@@ -465,23 +484,13 @@ class Run:
 
         encoded = {"sheet": png_bytes(contact_sheet(videos, names))}
         self.write(f"progress/{self.unit}_{epoch:04d}.png", encoded["sheet"])
-        if last or self.affords("animations"):
-            small = side_by_side(videos)
-            step = -(-max(small.shape[1], small.shape[2] // len(videos)) // 128)
-            with self.spending("animations"):
-                encoded["animated"] = gif_bytes(small[:, ::step, ::step])
+        step = -(-max(videos[0].shape[1:3]) // 128)
+        small = [video[:, ::step, ::step] for video in videos]
+        self.renew("animations", last, lambda: encoded.update(animated=gif_bytes(side_by_side(small))))
         for tag, picture in encoded.items():
             image = Summary.Image(encoded_image_string=picture, colorspace=3)
             self.board.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), epoch)
         self.board.flush()
-
-    # pictures
-
-    def save_results(self, name, videos, beside, last):
-        """`save_videos` in the run's folder; between the first call and the last only when its time affords it."""
-        if last or self.affords("films"):
-            with self.spending("films"):
-                save_videos(self.folder, name, videos, beside)
 
     def close(self):
         self.worker.shutdown()
@@ -527,7 +536,7 @@ def fit(learner, run, report, shown, shorter):
 
 
 def tell(moment, metrics, shown):
-    """A line about a moment, such as 'epoch 10/500', that has been saved, where there is no progress bar."""
+    """A line about a moment, such as 'epoch 10/500', whose pictures are written, where there is no progress bar."""
     if not sys.stderr.isatty():
         print(moment, *(f"{name} {metrics[name]:.4g}" for name in shown), sep="  ", flush=True)
 

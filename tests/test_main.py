@@ -765,8 +765,8 @@ def test_help_shows_every_flag_and_the_defaults(capsys):
 
 
 def test_a_large_state_is_saved_as_often_as_time_affords_and_at_the_end(tmp_path, flags, monkeypatch):
-    monkeypatch.setattr(main, "SNAPSHOT", 0)
-    monkeypatch.setattr(main, "CHEAP", 0)
+    monkeypatch.setattr(utils, "SNAPSHOT", 0)
+    monkeypatch.setattr(utils, "CHEAP", 0)
     monkeypatch.setattr(utils, "SHARES", utils.SHARES | {"checkpoints": 0.0})
     assert main.main(flags(tmp_path, "-num_epochs", 5)) == 0
     names = sorted(path.name for path in (tmp_path / "clip/model").iterdir())

@@ -443,13 +443,13 @@ def test_outputs_keep_to_their_share_of_the_time(tmp_path, moving, monkeypatch):
     written = []
     for epoch in (1, 2, 3):
         run.log_pictures(epoch, [video], ["clip"], last=epoch == 3)
-        run.save_results("synthesized", video[None] // epoch, [], last=epoch == 3)
+        run.renew("films", epoch == 3, lambda epoch=epoch: utils.save_videos(
+            tmp_path, "synthesized", video[None] // epoch))
         written.append(iio.imread(tmp_path / "synthesized_sequence/sequence_0/000.png"))
         assert (tmp_path / f"progress/epoch_000{epoch}.png").exists()
     assert np.array_equal(written[0], video[0]) and np.array_equal(written[1], video[0])
     assert np.array_equal(written[2], video[0] // 3)
-    run.save_checkpoint({"w": torch.zeros(3)}, 3)
-    assert not run.affords("checkpoints")
+    assert not run.affords("films") and run.affords("checkpoints")
     run.close()
     events = b"".join(path.read_bytes() for path in (tmp_path / "log").iterdir())
     assert events.count(b"GIF89a") == 2 and events.count(b"\x89PNG") == 3

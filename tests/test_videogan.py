@@ -354,7 +354,6 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(sea, tmp_path, run_script):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130 and "goes on from there" in error and "Traceback" not in error
     reached = torch.load(tmp_path / "sea/model/latest.pt")["iteration"]
-    assert reached < 5000
     result = run_script([*flags, "-num_iterations", str(reached + 1)], "main_videogan.py")
     assert result.returncode == 0 and f"iterations {reached + 1} to" in result.stdout, result.stderr
     shutil.rmtree(tmp_path / "sea/model")
