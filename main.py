@@ -24,6 +24,7 @@ CHANGEABLE = ("num_epochs", "log_step", "device", "data_path", "output_dir")
 QUALITY = {"sample_steps": 2, "step_size": 0.5, "lr": 0.002, "anneal": 0.4, "num_epochs": 1000}
 TESTING = ("test", "ckpt", "sample_size", "test_steps", "start", "loop", "overwrite", "dry_run")  # no part of a run
 SHOWN = ("gap", "chain_std")  # metrics on the progress bar
+ROWS = 6  # of a contact sheet, for observed videos and for chains
 LOST = 20  # epochs without a gradient at the chains, after which they are not expected back
 MEMORY = 50  # epochs over which recovered clips are averaged
 MARGIN = 24  # frames sampled beyond each end of a video of another length, and cut off: they see the padding
@@ -320,7 +321,7 @@ class Learner:
         self.lost = self.lost + 1 if metrics["drift_to_noise"] == 0 else 0
         if self.lost == LOST:
             raise utils.RunError(f"the chains have left the model in epoch {self.epoch + 1}: f has no gradient there; "
-                                 "lower -lr or -step_size and go on from an earlier checkpoint, or start anew")
+                                 "start anew with a lower -lr or -step_size, or with -anneal")
         if metrics["alive"] == 0:
             raise utils.RunError(f"all units of the top layer are dead in epoch {self.epoch + 1}: f is 0 everywhere, "
                                  "nothing is learned any more; lower -lr or change -seed")
@@ -398,7 +399,8 @@ def report(learner, run, metrics, videos, hidden):
     if epoch % args.log_step and not last:
         return
     I, J = learner.pictures()
-    names = [f"{kind} {k}" for kind, group in (("observed", I), ("chain", J)) for k in range(len(group))]
+    sheet = {f"observed {k}": video for k, video in enumerate(I[:ROWS])}
+    sheet |= {f"chain {k}": video for k, video in enumerate(J[:ROWS])}
 
     def films():
         if hidden is None:
@@ -408,7 +410,7 @@ def report(learner, run, metrics, videos, hidden):
         utils.save_frames(run.folder / "synthesized_sequence", J)
 
     def show():
-        run.log_pictures(epoch, [*I, *J][:12], names[:12], last)
+        run.log_pictures(epoch, list(sheet.values()), list(sheet), last)
         run.renew("films", last, films)
         if last:
             judge(args, run.folder, I, J, videos, hidden)

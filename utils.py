@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
+import filelock
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
@@ -346,19 +347,29 @@ class Run:
         self.folder, self.started, self.spent = Path(folder), time.time(), dict.fromkeys(SHARES, 0.0)
         self.settings, self.worker, self.pending, self.unit = settings, ThreadPoolExecutor(1), None, unit
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.lock()
             if overwrite and (self.folder / "config.json").exists():
                 for name in OUTPUTS:
                     path = self.folder / name
                     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             if (self.folder / "config.json").exists():
                 self.compare(json.loads((self.folder / "config.json").read_text())["settings"], changeable)
-            self.folder.mkdir(parents=True, exist_ok=True)
             self.write("config.json", json.dumps({"settings": settings, **versions()}, indent=2).encode())
         except OSError as error:
             raise RunError(f"cannot write to '{folder}': {error.strerror}", code=2) from None
         except (ValueError, KeyError, TypeError, AttributeError):
             raise RunError(f"'{folder}/config.json' is damaged: choose another -output_dir, or delete it to resume "
                            "without comparing settings", code=2) from None
+
+    def lock(self):
+        """Keep other programs out of the folder until close() or the end of this one."""
+        self.held = filelock.FileLock(self.folder / ".lock")
+        try:
+            self.held.acquire(blocking=False)
+        except filelock.Timeout:
+            raise RunError(f"another program is at work in '{self.folder}': wait for it, or choose another -output_dir",
+                           code=2) from None
 
     def compare(self, earlier, changeable):
         differences = [
@@ -496,6 +507,7 @@ class Run:
         self.worker.shutdown()
         self.csv.close()
         self.board.close()
+        self.held.release()
 
 
 def fit(learner, run, report, shown, shorter):

@@ -746,6 +746,14 @@ def test_flags_take_two_dashes_and_the_other_releases_names(tmp_path, data_path)
     assert "-num_chain 5" in one.out and "-step_size 0.2" in one.out
 
 
+def test_a_contact_sheet_has_room_for_chains_beside_many_clips(tmp_path, flags, monkeypatch):
+    sheets = []
+    monkeypatch.setattr(utils.Run, "log_pictures", lambda run, epoch, videos, names, last: sheets.append(names))
+    monkeypatch.setattr(main, "ROWS", 2)
+    assert main.main(flags(tmp_path, *"-category three -num_epochs 1".split())) == 0
+    assert sheets == [["observed 0", "observed 1", "chain 0", "chain 1"]]
+
+
 def test_help_shows_every_flag_and_the_defaults(capsys):
     with pytest.raises(SystemExit) as stop:
         main.main(["-h"])

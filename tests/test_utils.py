@@ -338,6 +338,19 @@ def test_a_run_takes_other_settings_only_where_they_may_change(tmp_path):
     assert "num_epochs" not in message
 
 
+def test_a_folder_has_one_run_at_a_time(tmp_path):
+    settings = {"lr": 0.1}
+    run = utils.Run(tmp_path, settings, ())
+    before = (tmp_path / "config.json").read_bytes()
+    for overwrite in (False, True):
+        with pytest.raises(utils.RunError, match="another program is at work") as caught:
+            utils.Run(tmp_path, {"lr": 0.2}, (), overwrite)
+        assert caught.value.code == 2 and (tmp_path / "config.json").read_bytes() == before
+    run.open_logs(0)
+    run.close()
+    utils.Run(tmp_path, settings, ())
+
+
 def test_the_newest_checkpoints_are_kept_and_each_is_whole(tmp_path):
     run = new_run(tmp_path / "run")
     for epoch in (2, 998, 1000, 9998, 10000):
