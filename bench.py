@@ -121,25 +121,19 @@ def learn(features, videos, chains, optimizer):
     optimizer.step()
 
 
-def our_steps(f, device, chains):
-    """Our Langevin steps in float32 and in bfloat16, as many as are timed at once, and our learning step, as functions
-    without arguments."""
-    x = videos_of(f, chains + 1, device)
-    generators = [utils.generator(device, k) for k in range(chains)]
-    adam = utils.Adam(f.parameters(), 1e-3, 0.5)
+def our_step(f, J, generators):
+    """Our Langevin step from the chains J."""
+    return lambda: langevin(J, lambda J: f.gradient(J).sub_(J), 1, DELTA, generators)
 
-    def steps(net):
-        start = x[:chains], lambda J: net.gradient(J).sub_(J)
-        if device.type != "cuda":
-            return lambda: langevin(*start, 1, DELTA, generators)
-        net.tune(x[:1])
-        first = net.renew()[0]
-        print(f"{first.weight.dtype}: layer 1 by {first.forward_route}, its gradient by {first.gradient_route}")
-        graph = LangevinGraph(*start, CHAIN, DELTA, generators)
-        return lambda: graph(x[:chains], generators)
 
-    low = Descriptor(f.layers, f.size).sample_in(torch.bfloat16)
-    return steps(f), steps(low), lambda: learn(f.features, x, chains, adam)
+def our_chain(f, J, generators):
+    """Our Langevin steps as they are timed at once."""
+    if not J.is_cuda:
+        return our_step(f, J, generators)
+    first = f.tune(J).renew()[0]
+    print(f"{first.weight.dtype}: layer 1 by {first.forward_route}, its gradient by {first.gradient_route}")
+    graph = LangevinGraph(J, lambda J: f.gradient(J).sub_(J), CHAIN, DELTA, generators)
+    return lambda: graph(J, generators)
 
 
 def plain_steps(f, device, chains):
@@ -162,13 +156,20 @@ def measure(net, device_name, rounds, chains, profile, queue):
     utils.prepare(device)
     torch.manual_seed(0)
     f = descriptor(net, 70, NETS[net]).to(device)
-    fp32, bf16, our_learning = our_steps(f, device, chains)
+    low, x = Descriptor(f.layers, f.size).sample_in(torch.bfloat16), videos_of(f, chains + 1, device)
+    start = x[:chains], [utils.generator(device, k) for k in range(chains)]
+    fp32, bf16, adam = our_chain(f, *start), our_chain(low, *start), utils.Adam(f.parameters(), 1e-3, 0.5)
+
+    def our_learning():
+        learn(f.features, x, chains, adam)
+
     for step in (fp32, bf16, our_learning):
         step()
     peak = (torch.cuda.max_memory_allocated() if device.type == "cuda" else
             resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024) / 2**30
     plain, plain_learning = plain_steps(f, device, chains)
     plain()
+    plain_learning()
     times = {name: [] for name in VARIANTS}
     for _ in range(rounds):
         for name, step in zip(VARIANTS, (plain, fp32, bf16), strict=True):
@@ -178,8 +179,8 @@ def measure(net, device_name, rounds, chains, profile, queue):
     learning = dict(zip(VARIANTS, (seconds(plain_learning, device), ours, ours), strict=True))  # always float32
     rates = {"fp32": product_rate(torch.float32, device), "bf16": product_rate(torch.bfloat16, device)}
     if profile:
-        print_profile(f"{net} ours fp32", fp32, f, chains, rates["fp32"], device)
-        print_profile(f"{net} ours bf16", bf16, f, chains, rates["bf16"], device)
+        print_profile(f"{net} ours fp32", our_step(f, *start), f, chains, rates["fp32"], device)
+        print_profile(f"{net} ours bf16", our_step(low, *start), f, chains, rates["bf16"], device)
     base, cost, rows = statistics.median(times["plain fp32"]), chains * gigaflop(f), []
     for name, error in zip(VARIANTS, gradient_errors(net, device), strict=True):
         step, learn_time, rate = statistics.median(times[name]), learning[name], rates[name[-4:]]
@@ -209,8 +210,8 @@ def main(argv=None):
     utils.add_flag(parser, "rounds", 5, "rounds, of which the median is shown", type=utils.positive_int)
     utils.add_flag(parser, "chains", 3, "videos sampled at once", type=utils.positive_int)
     utils.add_flag(parser, "device", "auto", "auto, cpu, cuda, ...", type=utils.device_name)
-    utils.add_flag(parser, "profile", help="show where a Langevin step's time goes, and its floors (on a GPU the step "
-                   "is a whole chain)", action="store_true")
+    utils.add_flag(parser, "profile", help="show where a Langevin step's time goes, and its floors",
+                   action="store_true")
     utils.add_flag(parser, "json", None, "file for the figures")
     args = parser.parse_args(argv)
     context, rows = multiprocessing.get_context("spawn"), []
@@ -225,7 +226,8 @@ def main(argv=None):
             sys.exit(f"bench.py: measuring {net} failed")
         rows += queue.get()
         child.join()
-    name = torch.cuda.get_device_name() if args.device.type == "cuda" else platform.processor() or platform.machine()
+    name = (torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else
+            platform.processor() or platform.machine())
     print(f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, {args.chains} chains, 70 frames")
     print_table(rows)
     if args.json:

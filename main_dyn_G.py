@@ -627,6 +627,7 @@ def encode_picture(net, path, side):
 @torch.no_grad()
 def generate(args, given):
     """-test: new videos from a learned model, whose nets, chunks and inferred latents come from its checkpoint."""
+    utils.prepare(args.device)
     folder = Path(args.output_dir) / args.category
     path = Path(args.ckpt or folder / "model/latest.pt")
     if not path.exists() and (folder / "model" / path).exists():

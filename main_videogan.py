@@ -240,7 +240,7 @@ def discriminator_loss(D, real, fake):
 def generator_loss(D, scene, frame, mask_penalty, frame_weight):
     """How far D is from taking the videos for real (non-saturating), the mask's mean and, where the first frame was
     given, its L1 error, weighted. D's weights get no gradient. Also the three alone."""
-    D.requires_grad_(False)
+    D.requires_grad_(False)  # nor does autocast keep copies of them that D's step would make old
     adversarial = cross_entropy(D(scene.video), REAL)
     D.requires_grad_(True)
     zero = adversarial.new_zeros(())
@@ -475,6 +475,7 @@ def print_header(args, nets, train, held_out, learner=None):
 
 def generate(args):
     """-generate: new videos, and the foreground, mask and background that they are made of."""
+    utils.prepare(args.device)
     folder = Path(args.output_dir) / args.category
     path = args.ckpt or folder / "model/latest.pt"
     state = utils.load_checkpoint(path, args.device, "G")

@@ -190,6 +190,13 @@ class Adam(torch.optim.Adam):
             torch.autograd.graph.increment_version(group["params"])  # the fused kernel does not tell
         super().step()
 
+    def load_state_dict(self, state):
+        """Moments of another device's run may lie in another memory order, which the fused kernel would not see."""
+        super().load_state_dict(state)
+        for parameter, own in self.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):
+                own[name] = torch.empty_like(parameter).copy_(own[name])
+
 
 def learning_rate(args, epoch):
     """The rate after `epoch` epochs: -lr, over the last part (-anneal) falling to a tenth, evenly in its log."""

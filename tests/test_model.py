@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import utils
+from langevin import LangevinGraph, langevin
 from model import NETS, Conv3d, FullPlane, descriptor, layer_table, same_padding
 
 # From the paper's and the released nets: (size, kernel, stride), output, (zeros before, zeros after).
@@ -449,15 +450,18 @@ def test_tuning_takes_the_fastest_route_that_is_right():
     layer, x = net("FC_S_large", (9, 12, 12)).layers[0], video(1, (9, 12, 12))
     waits = {"direct": 0.02, "blocks": 0.0, "columns": 0.01}
 
-    def run(layer, wrong=()):
+    def run(layer, wrong={}):  # noqa: B006
         time.sleep(waits[layer.forward_route])
-        return layer(x) * (1.001 if layer.forward_route in wrong else 1)
+        if (how := wrong.get(layer.forward_route)) == "no algorithm":
+            raise RuntimeError(how)
+        return layer(x) * (how or 1)
 
     names = list(waits)
     layer.take_fastest("forward_route", names, run)
     assert layer.forward_route == "blocks"
-    layer.take_fastest("forward_route", names, lambda layer: run(layer, ["blocks"]))
-    assert layer.forward_route == "columns"
+    for fault in (1.001, "no algorithm"):
+        layer.take_fastest("forward_route", names, lambda layer, fault=fault: run(layer, {"blocks": fault}))
+        assert layer.forward_route == "columns"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
@@ -471,3 +475,26 @@ def test_a_gpu_computes_the_same_gradient(net_type, dtype, limit):
     f, x = f.cuda().sample_in(dtype), x.cuda()
     assert norm_error(f.gradient(x).cpu(), exact) < limit
     assert norm_error(f.tune(x).gradient(x).cpu(), exact) < limit
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("dtype, limit", [(torch.float32, 1e-5), (torch.bfloat16, 1e-3)])
+@pytest.mark.parametrize("forward, gradient", [("direct", "direct"), ("direct", "blocks"), ("blocks", "columns")])
+def test_a_cuda_graph_of_a_chain_follows_the_weights(forward, gradient, dtype, limit):
+    size = (24, 17, 12)
+    utils.prepare(torch.device("cuda"))
+    f, x = clear_of_kinks(net("FC_S_large", size)).cuda(), video(2, size).cuda()
+    route(f, forward, gradient).sample_in(dtype)
+    adam = utils.Adam(f.parameters(), 0.01, 0.5)
+
+    def noise():
+        return [torch.Generator("cuda").manual_seed(seed) for seed in (1, 2)]
+
+    f.renew()
+    graph = LangevinGraph(x, f.gradient, 3, 0.3, noise())
+    before = graph(x, noise())
+    f(x).sum().backward()
+    adam.step()
+    f.renew()
+    after = graph(x, noise())
+    assert norm_error(after, langevin(x, f.gradient, 3, 0.3, noise())) < limit < norm_error(after, before)

@@ -168,9 +168,12 @@ def test_adam_is_tensorflows_whose_epsilon_counts_for_tiny_gradients():
             assert (theirs - exact).abs().max() > 0.1 * exact.abs().max()
 
 
-def test_adam_goes_on_from_its_saved_state():
-    gradients = torch.randn(5, 20, generator=torch.Generator().manual_seed(0)) * 1e-7
-    p, q = torch.nn.Parameter(torch.zeros(20)), torch.nn.Parameter(torch.zeros(20))
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last_3d])
+def test_adam_goes_on_from_its_saved_state_whatever_order_the_weights_are_in(order):
+    size = (4, 5, 2, 3, 2)
+    gradients = torch.randn(5, *size, generator=torch.Generator().manual_seed(0)) * 1e-7
+    p = torch.nn.Parameter(torch.zeros(size))
+    q = torch.nn.Parameter(torch.zeros(size).to(memory_format=order))
     first = utils.Adam([p], 0.01, 0.5)
     for g in gradients[:3]:
         p.grad = g.clone()
@@ -181,10 +184,10 @@ def test_adam_goes_on_from_its_saved_state():
         q.copy_(p)
     for g in gradients[3:]:
         for parameter, optimizer in ((p, first), (q, second)):
-            parameter.grad = g.clone()
+            parameter.grad = torch.empty_like(parameter).copy_(g)
             optimizer.step()
     assert torch.equal(p, q)
-    assert (p - tensorflows_adam(torch.zeros(20), gradients, lr=0.01)).abs().max() < 1e-7
+    assert (p - tensorflows_adam(torch.zeros(size), gradients, lr=0.01)).abs().max() < 1e-7
 
 
 def test_a_step_of_adam_tells_that_the_parameters_have_changed():
