@@ -15,11 +15,11 @@ import shutil
 import signal
 import sys
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
-import filelock
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
@@ -353,6 +353,7 @@ class Run:
         """
         self.folder, self.started, self.spent = Path(folder), time.time(), dict.fromkeys(SHARES, 0.0)
         self.settings, self.worker, self.pending, self.unit = settings, ThreadPoolExecutor(1), None, unit
+        self.unlock = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.lock()
@@ -370,13 +371,20 @@ class Run:
                            "without comparing settings", code=2) from None
 
     def lock(self):
-        """Keep other programs out of the folder until close() or the end of this one."""
-        self.held = filelock.FileLock(self.folder / ".lock")
+        """Keep other programs out of the folder until close() or the end of this one, where the system can."""
+        if os.name != "posix":
+            return
+        import fcntl
+
+        folder = os.open(self.folder, os.O_RDONLY)
+        self.unlock = weakref.finalize(self, os.close, folder)
         try:
-            self.held.acquire(blocking=False)
-        except filelock.Timeout:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             raise RunError(f"another program is at work in '{self.folder}': wait for it, or choose another -output_dir",
                            code=2) from None
+        except OSError:
+            pass
 
     def compare(self, earlier, changeable):
         differences = [
@@ -514,7 +522,8 @@ class Run:
         self.worker.shutdown()
         self.csv.close()
         self.board.close()
-        self.held.release()
+        if self.unlock:
+            self.unlock()
 
 
 def fit(learner, run, report, shown, shorter):
