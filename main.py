@@ -19,9 +19,10 @@ from langevin import LangevinGraph, gaussian_, langevin
 from model import NETS, FullPlane, descriptor, layer_table
 
 # Settings that a resumed run may change; all others decide the result.
-CHANGEABLE = ("num_epochs", "log_step", "device", "data_path", "output_dir")
+CHANGEABLE = ("num_epochs", "anneal", "log_step", "device", "data_path", "output_dir")
 # What made samples better on the clips it was tried on (see RESULTS.md): fewer, longer steps and a faster rate.
 QUALITY = {"sample_steps": 2, "step_size": 0.5, "lr": 0.002, "anneal": 0.4, "num_epochs": 1000}
+STEADY = 600  # epochs for which that rate may stay: after some 850 at 0.002 the chains leave the model
 TESTING = ("test", "ckpt", "sample_size", "test_steps", "start", "loop", "overwrite", "dry_run")  # no part of a run
 SHOWN = ("gap", "chain_std")  # metrics on the progress bar
 ROWS = 6  # of a contact sheet, for observed videos and for chains
@@ -39,7 +40,8 @@ def build_parser():
     )
     add = utils.add_flag
     add(parser, "preset", "released", "defaults: released (below), or quality: "
-        + " ".join(f"-{name} {value}" for name, value in QUALITY.items()), choices=("released", "quality"))
+        + " ".join(f"-{name} {value}" for name, value in QUALITY.items())
+        + f" (anneals from epoch {STEADY} on in longer runs)", choices=("released", "quality"))
     group = parser.add_argument_group("data")
     add(group, "category", "fire_pot", "folder of clips below data_path")
     add(group, "data_path data_dir", "./trainingVideo", "where categories are")
@@ -95,6 +97,8 @@ def parse(argv=None):
     args, given = parser.parse_given(argv)
     if args.preset == "quality":
         vars(args).update({name: value for name, value in QUALITY.items() if name not in given})
+        if "anneal" not in given:
+            args.anneal = max(args.anneal, 1 - STEADY / args.num_epochs)
     if not 0 <= args.beta1 < 1:
         parser.error(f"argument -beta1: {args.beta1} is not in [0, 1)")
     if (args.mask_type == "external") != (args.mask_file is not None):

@@ -49,8 +49,8 @@ ARCHITECTURE = ("im_size", "state_size", "z_size", "content_size", "motion_type_
 MASK_TYPES = ("none", "external", *data.MASK_TYPES, "missingFrames", "randomRegion")
 
 # Settings that a resumed run may change; all others decide the result.
-CHANGEABLE = ("num_epochs", "log_step", "device", "data_path", "mask_path", "output_dir", "readout", "init_state",
-              "burn_in", "content", "num_sections_in_test", "num_batches_in_test")
+CHANGEABLE = ("num_epochs", "anneal", "log_step", "device", "data_path", "mask_path", "output_dir", "readout",
+              "init_state", "burn_in", "content", "num_sections_in_test", "num_batches_in_test")
 TESTING = ("test", "isTraining", "ckpt", "replay", "animate", "overwrite", "dry_run")  # no part of a run
 MEMORY = 50  # epochs over which recovered clips are averaged
 SHOWN = 4  # clips of each kind on a contact sheet

@@ -527,9 +527,9 @@ def test_interrupted_while_a_checkpoint_is_half_written_both_are_whole(tmp_path,
 def test_other_settings_are_refused_with_their_differences(copy_of, learned, flags):
     output = copy_of(learned)
     before = contents(output)
-    done = call(flags(output, "-num_epochs", 9, "-lr", 0.002, "-net_type", "ST"))
+    done = call(flags(output, "-num_epochs", 9, "-anneal", 0.5, "-lr", 0.002, "-net_type", "ST"))
     assert_refused(done, "lr was 0.001, now 0.002", "net_type was FC_S_large, now ST", "-overwrite")
-    assert "num_epochs" not in done.err and "num_chain" not in done.err
+    assert not any(name in done.err for name in ("num_epochs", "anneal", "num_chain"))
     assert contents(output) == before
 
 
@@ -744,6 +744,18 @@ def test_flags_take_two_dashes_and_the_other_releases_names(tmp_path, data_path)
         two = call([*common, *other])
         assert two.code == 0 and two.out == one.out
     assert "-num_chain 5" in one.out and "-step_size 0.2" in one.out
+
+
+def test_the_quality_preset_lets_its_rate_stay_for_600_epochs_at_most():
+    def parsed(*more):
+        return main.parse(["-preset", "quality", *more])[0]
+
+    assert {name: getattr(parsed(), name) for name in main.QUALITY} == main.QUALITY
+    for epochs, steady in ((400, 240), (1000, 600), (2400, 600)):
+        args = parsed("-num_epochs", str(epochs))
+        rates = [utils.learning_rate(args, epoch) for epoch in range(epochs)]
+        assert sum(rate == 0.002 for rate in rates) == pytest.approx(steady, abs=1)
+    assert parsed("-num_epochs", "2400", "-anneal", "0").anneal == 0
 
 
 def test_a_contact_sheet_has_room_for_chains_beside_many_clips(tmp_path, flags, monkeypatch):
