@@ -113,7 +113,7 @@ def share(text):
 def image_size(text):
     """'224' or 'height x width' such as '100x200' -> (H, W)."""
     sides = text.lower().split("x")
-    if len(sides) > 2:
+    if len(sides) > 2 or "" in sides:
         raise argparse.ArgumentTypeError(f"'{text}' is neither a side such as 224 nor height x width such as 100x200")
     height, width = positive_int(sides[0]), positive_int(sides[-1])
     return height, width

@@ -566,6 +566,7 @@ BAD = {
     "-im_size 0": ["im_size"],
     "-im_size -8": ["im_size"],
     "-im_size 16x0": ["im_size"],
+    "-im_size 8x": ["im_size", "8x"],
     "-num_frames 0": ["num_frames"],
     "-num_frames -1": ["num_frames"],
     "-num_frames 2.5": ["num_frames"],
