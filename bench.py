@@ -121,9 +121,14 @@ def learn(features, videos, chains, optimizer):
     optimizer.step()
 
 
+def score_of(f):
+    """Gradient of the log density, with sigma = 1."""
+    return lambda J: f.gradient(J).sub_(J)
+
+
 def our_step(f, J, generators):
     """Our Langevin step from the chains J."""
-    return lambda: langevin(J, lambda J: f.gradient(J).sub_(J), 1, DELTA, generators)
+    return lambda: langevin(J, score_of(f), 1, DELTA, generators)
 
 
 def our_chain(f, J, generators):
@@ -132,7 +137,7 @@ def our_chain(f, J, generators):
         return our_step(f, J, generators)
     first = f.tune(J).renew()[0]
     print(f"{first.weight.dtype}: layer 1 by {first.forward_route}, its gradient by {first.gradient_route}")
-    graph = LangevinGraph(J, lambda J: f.gradient(J).sub_(J), CHAIN, DELTA, generators)
+    graph = LangevinGraph(J, score_of(f), CHAIN, DELTA, generators)
     return lambda: graph(J, generators)
 
 

@@ -384,7 +384,8 @@ def learn(args):
     chosen = state or {"precision": args.precision, "chunk": args.chunk}
     learner.chunk = chosen["chunk"] or pick_chunk(f, args.batch_size + args.num_chain, args.device)
     learner.precision = chosen["precision"]
-    x = learner.J[0][: learner.chunk] if args.device.type == "cuda" else learner.I[0][:1]  # a CPU takes them in turn
+    # a GPU's fastest route depends on how many videos are sampled at once; on a CPU one video tells enough
+    x = learner.J[0][: learner.chunk] if args.device.type == "cuda" else learner.I[0][:1]
     if learner.precision == "auto":
         learner.precision = pick_precision(f, x)
     sample_in(f, torch.bfloat16 if learner.precision == "bf16" else torch.float32, x)
