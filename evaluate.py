@@ -23,6 +23,7 @@ import numpy as np
 
 import utils
 from data import InputError, list_clips, read_clip, read_mask
+from interpolate import interpolate_field, interpolate_linear, interpolate_nearest, temporal_mean
 
 LAGS = 10  # frames, of the temporal autocorrelation
 MOVING = 4.0  # a pixel moves if its std over time is above so many grey levels
@@ -47,6 +48,12 @@ TEXTURE_COLUMNS = {
     "nearest_psnr": ("nearest|PSNR", 2, "PSNR of the nearest frame of the clip, dB; far above later frames': copied"),
     "imprint": ("stride|imprint", 3, "share of the frame differences' power at layer 1's stride (with -stride)"),
     "chain_distance": ("chain|dist.", 2, "mean absolute difference to the other videos; the clip: of its halves"),
+}
+FILLINGS = {  # simple methods to beat where pixels are hidden
+    "Gaussian field": interpolate_field,
+    "linear interpolation": interpolate_linear,
+    "nearest frame": interpolate_nearest,
+    "temporal mean": temporal_mean,
 }
 QUICK_COLUMNS = ("std_ratio", "frame_diff_ratio", "mean_image", "std_map_corr")
 RECOVERY_COLUMNS = {
@@ -293,65 +300,6 @@ def recovery_metrics(truth: np.ndarray, recovered: np.ndarray, mask: np.ndarray)
     }
 
 
-def interpolate_linear(video: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Hidden pixels of `video` (T, H, W, 3) filled linearly between the pixel's visible moments before and after; held
-    constant before the first and after the last.
-
-    Pixels that are never visible: see `fill_never_visible`. Returns float32 (T, H, W, 3).
-    """
-    before, after = visible_neighbours(mask)
-    t = np.arange(len(mask))[:, None, None]
-    weight = np.clip((t - before) / np.maximum(after - before, 1), 0, 1)  # of `after`, (T, H, W)
-    weight = weight.astype(np.float32)[..., None]
-    filled = (1 - weight) * at_time(video, before) + weight * at_time(video, after)
-    return fill_never_visible(np.where(mask[..., None], filled, video), mask)
-
-
-def interpolate_nearest(video: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """As `interpolate_linear`, but from the visible moment that is nearest in time, the earlier one of two."""
-    before, after = visible_neighbours(mask)
-    t = np.arange(len(mask))[:, None, None]
-    nearest = np.where(np.abs(t - before) <= np.abs(after - t), before, after)
-    return fill_never_visible(np.where(mask[..., None], at_time(video, nearest), video), mask)
-
-
-def temporal_mean(video: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """As `interpolate_linear`, but by the mean of the pixel's visible moments."""
-    visible = ~mask[..., None]
-    mean = np.where(visible, video, 0).sum(axis=0, dtype=np.float32) / np.maximum(visible.sum(axis=0), 1)  # (H, W, 3)
-    return fill_never_visible(np.where(visible, video, mean.astype(np.float32)), mask)
-
-
-def visible_neighbours(mask):
-    """For each pixel and frame the last visible moment up to it, and the first from it on, int (T, H, W); where one
-    side has none, both are the other's; where no side has, they are any moments."""
-    last = len(mask)
-    t = np.arange(last)[:, None, None]
-    before = np.maximum.accumulate(np.where(mask, -1, t), axis=0)
-    after = np.minimum.accumulate(np.where(mask, last, t)[::-1], axis=0)[::-1]
-    before, after = np.where(before < 0, after, before), np.where(after == last, before, after)
-    return before % last, after % last  # T stands for none
-
-
-def at_time(video, t):
-    """The pixels of a video (T, H, W, 3) at the moments t (T, H, W), float32."""
-    return np.take_along_axis(video, t[..., None], axis=0).astype(np.float32)
-
-
-def fill_never_visible(video, mask):
-    """Pixels that are hidden in all frames take the mean over the visible pixels of their frame, or, in a frame without
-    any, over those of all frames. InputError if none is visible at all. Returns float32 (T, H, W, 3)."""
-    if mask.all():
-        raise InputError("the mask hides every pixel: there is nothing to fill from")
-    video = video.astype(np.float32)
-    never = mask.all(axis=0)
-    if never.any():
-        overall = video[~mask].mean(axis=0)
-        for frame, hidden in zip(video, mask):
-            frame[never] = overall if hidden.all() else frame[~hidden].mean(axis=0)
-    return video
-
-
 # ---------------------------------------------------------------------------------------------------------- tables
 
 
@@ -394,15 +342,12 @@ def mean_row(name, rows):
     return {"name": name, **means}
 
 
-def recovery_report(truth: np.ndarray, recovered: np.ndarray, mask: np.ndarray) -> list[dict]:
-    """Rows of the table: the recovered video, and three simple methods to beat; see RECOVERY_COLUMNS."""
-    filled = {
-        "recovered": recovered,
-        "linear interpolation": interpolate_linear(truth, mask),
-        "nearest frame": interpolate_nearest(truth, mask),
-        "temporal mean": temporal_mean(truth, mask),
-    }
-    return [{"name": name, **recovery_metrics(truth, video, mask)} for name, video in filled.items()]
+def recovery_report(truth: np.ndarray, recovered: np.ndarray, mask: np.ndarray, more: dict | None = None) -> list[dict]:
+    """Rows of the table: the recovered video, `more` of them by name, and the simple methods to beat (one that is among
+    `more` is not computed again); see RECOVERY_COLUMNS."""
+    videos = {"recovered": recovered, **(more or {})}
+    videos |= {name: fill(truth, mask) for name, fill in FILLINGS.items() if name not in videos}
+    return [{"name": name, **recovery_metrics(truth, video, mask)} for name, video in videos.items()]
 
 
 def window_report(samples: np.ndarray, held_out: np.ndarray, training: np.ndarray) -> list[dict]:

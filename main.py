@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 import data
 import evaluate
+import interpolate
 import utils
 from langevin import LangevinGraph, gaussian_, langevin
 from model import NETS, FullPlane, descriptor, layer_table
@@ -22,11 +23,13 @@ from model import NETS, FullPlane, descriptor, layer_table
 CHANGEABLE = ("num_epochs", "anneal", "log_step", "device", "data_path", "output_dir")
 # What made samples better on the clips it was tried on (see RESULTS.md): fewer, longer steps and a faster rate.
 QUALITY = {"sample_steps": 2, "step_size": 0.5, "lr": 0.002, "anneal": 0.4, "num_epochs": 1000}
+GUESSES = {"field": "Gaussian field", "linear": "linear interpolation", "mean": "flat"}  # their names in tables
 STEADY = 600  # epochs for which that rate may stay: after some 850 at 0.002 the chains leave the model
 TESTING = ("test", "ckpt", "sample_size", "test_steps", "start", "loop", "overwrite", "dry_run")  # no part of a run
 SHOWN = ("gap", "chain_std")  # metrics on the progress bar
 ROWS = 6  # of a contact sheet, for observed videos and for chains
 LOST = 20  # epochs without a gradient at the chains, after which they are not expected back
+SHARES = [k / 20 for k in range(21)]  # of the way from the first guesses to the mean of samples, that a blend tries
 MEMORY = 50  # epochs over which recovered clips are averaged
 MARGIN = 24  # frames sampled beyond each end of a video of another length, and cut off: they see the padding
 
@@ -51,10 +54,11 @@ def build_parser():
     add(group, "mask_type", "none", "what is hidden: none, external or " + ", ".join(data.MASK_TYPES),
         choices=("none", "external", *data.MASK_TYPES))
     add(group, "mask_file", None, "for -mask_type external: .mat, .npy, video or folder of images (white = hidden)")
-    add(group, "hidden_start", "linear", "how hidden pixels start: linear (interpolated in time) or mean (flat)",
-        choices=("linear", "mean"))
-    add(group, "readout", "mean", "the recovered clip: the last sample, the mean of the last 50 or so, or the last "
-        "sample after noise_free steps", choices=("last", "mean", "noise_free"))
+    add(group, "hidden_start", "field", "how hidden pixels start: field (what a Gaussian field expects, given the "
+        "visible ones), linear (interpolated in time) or mean (flat)", choices=tuple(GUESSES))
+    add(group, "readout", "blend", "the recovered clip: the last sample, the mean of the last 50 or so, the last after "
+        "noise_free steps, or a blend of start and mean, weighed on visible pixels that are hidden as a test",
+        choices=("blend", "last", "mean", "noise_free"))
     group = parser.add_argument_group("model")
     add(group, "net_type", "FC_S_large", "net: " + ", ".join(NETS), choices=tuple(NETS))
     add(group, "refsig", 1.0, "std sigma of the white-noise reference, in grey levels", type=utils.positive_float)
@@ -122,14 +126,29 @@ def load(args):
     return videos, np.stack(masks), names
 
 
-def hide(videos, hidden, start):
-    """What learning may see: the clips with their hidden pixels filled from visible ones. Float32 (N, 3, T, H, W)."""
-    filled = []
-    for video, mask in zip(videos, hidden, strict=True):
+def draw_probes(hidden):
+    """Visible pixels to hide, too, as a test: the masks moved by half the clip's length, height and width, in every
+    eighth frame that then hides any more. Bool like `hidden`, (N, T, H, W)."""
+    probes = np.roll(hidden, [n // 2 for n in hidden.shape[1:]], (1, 2, 3)) & ~hidden
+    for probe in probes:
+        frames = np.flatnonzero(probe.any(axis=(1, 2)))
+        probe[np.setdiff1d(frames, frames[::8])] = False
+    return probes
+
+
+def hide(videos, hidden, probes, start, device):
+    """The clips with guesses in place of their hidden pixels and of the probes, which is what learning may see, and
+    those with guesses of the hidden pixels alone. Two float32 (N, 3, T, H, W)."""
+    blind, full = [], []
+    for video, mask, probe in zip(videos, hidden, probes, strict=True):
         video = np.where(mask[..., None], np.float32(0), video)  # from here on, hidden values are gone
-        filled.append(evaluate.interpolate_linear(video, mask) if start == "linear" else
-                      np.where(mask[..., None], video[~mask].mean(), video))
-    return data.to_tensor(np.stack(filled))
+        if start == "field":
+            guess = interpolate.GaussianField(video, mask | probe, device).fill
+        else:
+            guess = {"linear": interpolate.interpolate_linear, "mean": interpolate.fill_flat}[start]
+        blind.append(guess(video, mask | probe))
+        full.append(guess(video, mask) if probe.any() else blind[-1])
+    return [data.to_tensor(np.stack(filled)) for filled in (blind, full)]
 
 
 def memory_per_video(f):
@@ -195,30 +214,48 @@ def white_noise(count, size, generators):
 
 
 class Learner:
-    """The state of learning and one epoch of it.
+    """The state of learning and one epoch of it; `begin` or `restore` it first.
 
     f: descriptor; I: observed videos and J: chains, each a list of mini-batches (N, 3, T, H, W) in mean-subtracted grey
-    levels; hidden: which pixels of I are hidden, a list of (N, 1, T, H, W), or None; average: I over the last epochs;
-    epoch: how many are done; lost: for how many f has had no gradient at the chains.
+    levels; epoch: how many are done; lost: for how many f has had no gradient at the chains.
+
+    Where pixels are hidden, more lists of mini-batches: hidden, which pixels of I move, and probes, those among them
+    whose truth is known, (N, 1, T, H, W); average: I over the last epochs; blind: I at the start; full: the clips with
+    guesses of the hidden pixels, but not of the probes.
     """
 
     def __init__(self, args, videos, hidden, f):
         """videos uint8 (N, T, H, W, 3), hidden bool (N, T, H, W) or None."""
-        self.args, self.f, self.epoch, self.lost, self.hidden, self.average = args, f, 0, 0, None, None
+        self.args, self.f, self.epoch, self.lost = args, f, 0, 0
         self.graphs, self.pixel_gradient = {}, torch.zeros((), device=args.device)  # rms of df/dJ, for the log
         self.device = next(f.parameters()).device
         self.optimizer = utils.Adam(f.parameters(), args.lr, args.beta1)
-        self.mean = float((videos if hidden is None else videos[~hidden]).mean(dtype=np.float64))
-        I = data.to_tensor(videos) if hidden is None else hide(videos, hidden, args.hidden_start)
-        self.I = list((I - self.mean).to(self.device).split(args.batch_size))
-        self.judged = hidden is None and len(videos) == 1 and bool((videos != videos[:, :1]).any())  # by evaluate.py
+        self.hidden, self.probes, unseen = None, None, np.zeros(videos.shape[:-1], bool)
         if hidden is not None:
-            self.hidden = torch.from_numpy(hidden)[:, None].to(self.device).split(args.batch_size)
-            self.average = self.I
+            probes = draw_probes(hidden) if args.readout == "blend" else np.zeros_like(hidden)
+            unseen = hidden | probes
+            self.hidden, self.probes = (self.batches(torch.from_numpy(m)[:, None]) for m in (unseen, probes))
+        self.mean = float(videos[~unseen].mean(dtype=np.float64))
+        self.I = self.batches(data.to_tensor(videos) - self.mean) if hidden is None else None
+        self.average = self.blind = self.full = None
+        self.judged = hidden is None and len(videos) == 1 and bool((videos != videos[:, :1]).any())  # by evaluate.py
+
+    def begin(self, videos, hidden):
+        """The first state: guesses of hidden pixels, chains of noise."""
+        if hidden is not None:
+            print("guessing hidden pixels from visible ones", flush=True)
+            probes = torch.cat(self.probes)[:, 0].cpu().numpy()
+            guesses = hide(videos, hidden, probes, self.args.hidden_start, self.device)
+            self.blind, self.full = (self.batches(x - self.mean) for x in guesses)
+            self.I = self.average = self.blind
         with torch.no_grad():
-            if not f.features(self.I[0][:1]).any():  # all top units start dead, as FC's only one may: turn them over
-                f.layers[-1].weight.neg_()
-        self.J = [white_noise(args.num_chain, f.size, self.generators("start", b)) for b in range(len(self.I))]
+            if not self.f.features(self.I[0][:1]).any():  # all top units dead, as FC's only one may be: turn them over
+                self.f.layers[-1].weight.neg_()
+        noises = [self.generators("start", b) for b in range(len(self.I))]
+        self.J = [white_noise(self.args.num_chain, self.f.size, noise) for noise in noises]
+
+    def batches(self, x):
+        return list(x.to(self.device).split(self.args.batch_size))
 
     def generators(self, kind, batch):
         """This epoch's noise: a generator for each video of a mini-batch, that no other video or epoch ever has."""
@@ -336,7 +373,7 @@ class Learner:
             "net": self.f.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "chains": self.J,
-            "recovered": None if self.hidden is None else [self.I, self.average],
+            "recovered": None if self.hidden is None else [self.I, self.average, self.blind, self.full],
             "epoch": self.epoch,
             "mean": self.mean,
             "precision": self.precision,
@@ -346,19 +383,40 @@ class Learner:
 
     def pictures(self):
         """Observed videos, or what has been recovered of them, and chains as uint8 (N, T, H, W, 3)."""
-        I = self.I
-        if self.hidden is not None and self.args.readout == "mean":
-            I = self.average
-        elif self.hidden is not None and self.args.readout == "noise_free":
-            steps, delta = self.args.sample_steps, self.args.step_size
-            I = [langevin(x, self.score, steps, delta, None, free) for x, free in zip(I, self.hidden, strict=True)]
+        I = self.I if self.hidden is None else self.recovered()
         return [utils.to_uint8(torch.cat(videos) + self.mean) for videos in (I, self.J)]
+
+    def recovered(self):
+        """The recovered clips, read off as -readout says."""
+        if self.args.readout == "blend":
+            share, batches = self.blend_share(), zip(self.full, self.average, self.blind, self.probes, strict=True)
+            return [full + share * (average - blind) * ~probes for full, average, blind, probes in batches]
+        if self.args.readout == "noise_free":
+            steps, delta = self.args.sample_steps, self.args.step_size
+            pairs = zip(self.I, self.hidden, strict=True)
+            return [langevin(x, self.score, steps, delta, None, free) for x, free in pairs]
+        return self.I if self.args.readout == "last" else self.average
+
+    def blend_share(self):
+        """How far to go from the first guesses to the mean of samples, 0 to 1: where the probes' error is least."""
+        errors = torch.zeros(len(SHARES), device=self.device)
+        for full, average, blind, probes in zip(self.full, self.average, self.blind, self.probes, strict=True):
+            off, way = ((x - y)[probes.expand_as(x)] for x, y in ((blind, full), (average, blind)))
+            errors += torch.stack([(off + share * way).abs().sum() for share in SHARES])
+        return SHARES[errors.argmin()]
+
+    def ingredients(self):
+        """The first clip by its first guess and by the mean of samples, uint8 (T, H, W, 3) by name, for the table."""
+        guess, mean = self.full[0][:1], torch.where(self.probes[0][:1], self.full[0][:1], self.average[0][:1])
+        videos = {GUESSES[self.args.hidden_start]: guess, "mean of samples": mean}
+        return {name: utils.to_uint8(x + self.mean)[0] for name, x in videos.items()}
 
     def restore(self, state):
         self.f.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.J, self.epoch = state["chains"], state["epoch"]
-        self.I, self.average = state["recovered"] or (self.I, None)
+        if state["recovered"]:
+            self.I, self.average, self.blind, self.full = state["recovered"]
 
 
 def settings_of(args):
@@ -379,6 +437,8 @@ def learn(args):
     learner, state = Learner(args, videos, hidden, f), run.load_checkpoint(args.device)
     if state:
         learner.restore(state)
+    else:
+        learner.begin(videos, hidden)
     if learner.epoch >= args.num_epochs:
         return print(f"'{run.folder}' is finished: {learner.epoch} epochs; raise -num_epochs to go on")
     chosen = state or {"precision": args.precision, "chunk": args.chunk}
@@ -419,18 +479,22 @@ def report(learner, run, metrics, videos, hidden):
         run.log_pictures(epoch, list(sheet.values()), list(sheet), last)
         run.renew("films", last, films)
         if last:
-            judge(args, run.folder, I, J, videos, hidden)
+            judge(learner, run.folder, I, J, videos, hidden)
         utils.tell(f"epoch {epoch}/{args.num_epochs}", metrics, SHOWN)
 
     run.save(learner.state(), epoch, last, show)
 
 
-def judge(args, folder, I, J, videos, hidden):
+def judge(learner, folder, I, J, videos, hidden):
     """The table of evaluate.py, as text, JSON, CSV and (for a texture) a picture: of the chains J or, where pixels are
     hidden, of the recovered I, against the clips. All videos are uint8 (N, T, H, W, 3)."""
+    args, settings = learner.args, settings_of(learner.args)
     try:
         if hidden is not None:
-            name, rows = "recovery", evaluate.recovery_report(videos[0], I[0], hidden[0])
+            name, rows = "recovery", evaluate.recovery_report(videos[0], I[0], hidden[0], learner.ingredients())
+            if args.readout == "blend":
+                settings["blend_share"] = learner.blend_share()
+                print(f"recovered: {settings['blend_share']:.0%} of the way from first guess to mean of samples")
         elif len(videos) == 1:
             clip = data.list_clips(data.category_folder(args.data_path, args.category))[0]
             later = data.read_clip(clip, None, args.im_size, at_most=2 * args.num_frames)[args.num_frames :]
@@ -447,7 +511,7 @@ def judge(args, folder, I, J, videos, hidden):
             return  # chains of several clips have no single clip to be compared with
     except data.InputError as error:  # a clip that does not move, say
         return print(f"not judged: {error}")
-    evaluate.save_report(folder, name, rows, settings_of(args))
+    evaluate.save_report(folder, name, rows, settings)
 
 
 def print_header(args, f, names, learner=None):

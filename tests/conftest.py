@@ -56,6 +56,16 @@ def moving():
 
 
 @pytest.fixture(scope="session")
+def clip():
+    """A smooth texture: white noise, averaged in time and space, 70 frames of 20x24, uint8."""
+    noise = np.random.default_rng(5).normal(size=(78, 20, 24, 3))
+    smooth = np.stack([noise[t : t + 9].mean(axis=0) for t in range(70)])
+    smooth = smooth + np.roll(smooth, 1, axis=1) + np.roll(smooth, 1, axis=2)
+    strength = 40 + 40 * np.linspace(0, 1, 24)[None, None, :, None]
+    return np.clip(120 + strength * smooth, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
 def write_clip():
     """write_clip(path, video, codec): a video file at 25 fps, of nearly lossless quality."""
 
