@@ -7,7 +7,6 @@ if the mask hides every pixel. What is hidden has no influence.
 
 import numpy as np
 import torch
-from scipy.fft import next_fast_len
 from torch.nn.functional import pad
 
 from data import InputError
@@ -19,6 +18,7 @@ FLOOR = 0.01  # white noise in a field, as a share of its variance
 ROUNDING = 1 / 12  # variance of rounding to whole grey levels
 HIDES_ALL = "the mask hides every pixel: there is nothing to fill from"
 STEPS, ACCURACY = 60, 0.03  # conjugate gradients: how many at most, and to what share the error is to fall
+
 
 def interpolate_linear(video: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Hidden pixels of `video` (T, H, W, 3) filled linearly between the pixel's visible moments before and after; held
@@ -98,7 +98,7 @@ class GaussianField:
         draw from the field given the visible pixels."""
         self.device = device
         guess = interpolate_linear(video, mask)
-        self.mean = temporal_mean(video, mask).mean(axis=0)  # also of pixels that are visible at times
+        self.mean = temporal_mean(video, mask).mean(axis=0)  # (H, W, 3), over the moments at which a pixel is visible
         self.channels = np.linalg.eigh(np.cov((guess - self.mean)[~mask].T))[1].astype(np.float32)
         x, free = self.enter(guess, mask)
         self.power = power_spectrum(x)
@@ -116,6 +116,8 @@ class GaussianField:
 
     def enter(self, video, mask):
         """The field (3, T', H', W') of a video, its margin added, and which of its pixels are free, as 0 and 1."""
+        from scipy.fft import next_fast_len
+
         x = np.moveaxis((video - self.mean) @ self.channels, 3, 0).astype(np.float32)
         margins = [k for n in reversed(mask.shape) for k in (0, next_fast_len(n + MARGIN, real=True) - n)]
         free = pad(torch.from_numpy(mask).float(), margins, value=1.0)

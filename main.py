@@ -128,11 +128,12 @@ def load(args):
 
 def draw_probes(hidden):
     """Visible pixels to hide, too, as a test: the masks moved by half the clip's length, height and width, in every
-    eighth frame that then hides any more. Bool like `hidden`, (N, T, H, W)."""
+    eighth frame that then hides any more; none if nothing else is visible. Bool like `hidden`, (N, T, H, W)."""
     probes = np.roll(hidden, [n // 2 for n in hidden.shape[1:]], (1, 2, 3)) & ~hidden
-    for probe in probes:
+    for mask, probe in zip(hidden, probes, strict=True):
         frames = np.flatnonzero(probe.any(axis=(1, 2)))
         probe[np.setdiff1d(frames, frames[::8])] = False
+        probe &= not (mask | probe).all()
     return probes
 
 

@@ -735,6 +735,8 @@ def test_probes_are_visible_pixels_of_a_few_frames(kind):
     frames = probes.any(axis=(2, 3)).sum(axis=1)
     assert (frames >= 1).all() and (frames <= 5).all()
     assert not main.draw_probes(np.zeros_like(hidden)).any()
+    lone = np.arange(8).reshape(1, 8, 1, 1) != 4  # one visible frame, which the moved mask hides
+    assert not main.draw_probes(lone).any()
 
 
 @pytest.fixture
