@@ -29,7 +29,7 @@ TESTING = ("test", "ckpt", "sample_size", "test_steps", "start", "loop", "overwr
 SHOWN = ("gap", "chain_std")  # metrics on the progress bar
 ROWS = 6  # of a contact sheet, for observed videos and for chains
 LOST = 20  # epochs without a gradient at the chains, after which they are not expected back
-SHARES = [k / 20 for k in range(21)]  # of the way from the first guesses to the mean of samples, that a blend tries
+BLENDS = [k / 20 for k in range(21)]  # of the way from the first guesses to the mean of samples, that a blend tries
 MEMORY = 50  # epochs over which recovered clips are averaged
 MARGIN = 24  # frames sampled beyond each end of a video of another length, and cut off: they see the padding
 
@@ -400,11 +400,11 @@ class Learner:
 
     def blend_share(self):
         """How far to go from the first guesses to the mean of samples, 0 to 1: where the probes' error is least."""
-        errors = torch.zeros(len(SHARES), device=self.device)
+        errors = torch.zeros(len(BLENDS), device=self.device)
         for full, average, blind, probes in zip(self.full, self.average, self.blind, self.probes, strict=True):
             off, way = ((x - y)[probes.expand_as(x)] for x, y in ((blind, full), (average, blind)))
-            errors += torch.stack([(off + share * way).abs().sum() for share in SHARES])
-        return SHARES[errors.argmin()]
+            errors += torch.stack([(off + share * way).abs().sum() for share in BLENDS])
+        return BLENDS[errors.argmin()]
 
     def ingredients(self):
         """The first clip by its first guess and by the mean of samples, uint8 (T, H, W, 3) by name, for the table."""
