@@ -29,7 +29,7 @@ FPS = 25
 KEEP_CHECKPOINTS = 3
 # Between a run's first log step and its last some outputs are renewed only while they take less of its time than this:
 # those that move, and checkpoints of a large state
-SHARES = {"animations": 0.005, "films": 0.01, "checkpoints": 0.02}
+SHARES = {"animations": 0.0025, "films": 0.005, "checkpoints": 0.01}
 CHEAP = 2**24  # bytes of a state that is saved at every log step all the same
 SNAPSHOT = 2**28  # bytes of a state that is copied, to be saved while learning goes on; a larger one makes it wait
 

@@ -783,7 +783,9 @@ def test_hidden_pixels_start_by_the_guess_that_is_asked_for(start, exact, moving
 def test_every_readout_keeps_visible_pixels_and_is_judged(readout, tmp_path, flags):
     more = ["-mask_type", "region", "-readout", readout, "-num_epochs", 3]
     assert call(flags(tmp_path, *more)).code == 0
-    judged = {row["name"]: row for row in json.loads((tmp_path / "clip/recovery.json").read_text())["rows"]}
+    report = json.loads((tmp_path / "clip/recovery.json").read_text())
+    assert report["settings"].get("blend_share") in (main.BLENDS if readout == "blend" else [None])
+    judged = {row["name"]: row for row in report["rows"]}
     assert list(judged)[:3] == ["recovered", "Gaussian field", "mean of samples"]
     assert all(row["visible_error"] == 0 for row in judged.values())
     if readout == "mean":
