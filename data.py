@@ -204,6 +204,8 @@ def read_mask(path, num_frames, im_size):
         have, need = ("x".join(map(str, s)) for s in (mask.shape, (num_frames, *im_size)))
         raise InputError(f"mask '{path}' is {have} (frames x height x width), the clip is {need}: "
                          "change -num_frames or -im_size")
+    if mask.all():
+        raise InputError(f"mask '{path}' hides every pixel: True, 1 and white hide")
     return mask
 
 

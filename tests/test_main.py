@@ -727,6 +727,13 @@ def test_hidden_pixels_are_never_looked_at(tmp_path, flags, moving):
     assert_same_state(tmp_path / "output_one/clip", tmp_path / "output_two/clip")
 
 
+def test_a_mask_that_hides_everything_is_an_error_of_one_line(tmp_path, flags):
+    np.save(tmp_path / "mask.npy", np.ones((12, 16, 16), bool))
+    done = call(flags(tmp_path / "new", "-mask_type", "external", "-mask_file", tmp_path / "mask.npy"))
+    assert done.code == 2 and done.err.count("\n") == 1 and "hides every pixel" in done.err
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize("kind", ["region", "missing_frames", "salt_pepper"])
 def test_probes_are_visible_pixels_of_a_few_frames(kind):
     hidden = np.stack([data.draw_mask(kind, 40, (30, 30), np.random.default_rng(k)) for k in range(2)])
