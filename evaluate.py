@@ -23,12 +23,12 @@ import numpy as np
 
 import utils
 from data import InputError, list_clips, read_clip, read_mask
-from interpolate import interpolate_field, interpolate_linear, interpolate_nearest, temporal_mean
+from interpolate import ROUNDING, interpolate_field, interpolate_linear, interpolate_nearest, temporal_mean
 
 LAGS = 10  # frames, of the temporal autocorrelation
 MOVING = 4.0  # a pixel moves if its std over time is above so many grey levels
 TEMPORAL_FLOOR = 10.0  # grey levels^2 added to temporal spectra: white flicker of 3 grey levels, hardly seen
-SPATIAL_FLOOR = 1 / 12  # the same for spatial spectra: what rounding to whole grey levels adds
+SPATIAL_FLOOR = ROUNDING  # the same for spatial spectra
 BEST_PSNR = 60.0  # dB, given to frames that are equal
 LDS_DRAWS = 6  # samples of the linear dynamical system, whose figures are averaged
 SHOWN = 4  # synthesised videos whose frames and maps are drawn; curves are drawn for all

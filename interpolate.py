@@ -15,7 +15,7 @@ AXES = (1, 2, 3)  # time, height and width of the channels of a field, (3, T, H,
 MARGIN = 16  # hidden frames, rows and columns behind a video: for a Fourier transform its opposite edges are neighbours
 SMOOTHING = 1.0  # std of the window that smooths a power spectrum, in frequency bins
 FLOOR = 0.01  # white noise in a field, as a share of its variance
-ROUNDING = 1 / 12  # variance of rounding to whole grey levels
+ROUNDING = 1 / 12  # variance that rounding to whole grey levels adds
 HIDES_ALL = "the mask hides every pixel: there is nothing to fill from"
 STEPS, ACCURACY = 60, 0.03  # conjugate gradients: how many at most, and to what share the error is to fall
 
