@@ -466,7 +466,7 @@ def report(learner, run, metrics, videos, hidden):
     if epoch % args.log_step and not last:
         return
     I, J = learner.pictures()
-    sheet = {f"observed {k}": video for k, video in enumerate(I[:ROWS])}
+    sheet = {f"{'observed' if hidden is None else 'recovered'} {k}": video for k, video in enumerate(I[:ROWS])}
     sheet |= {f"chain {k}": video for k, video in enumerate(J[:ROWS])}
 
     def films():

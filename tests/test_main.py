@@ -832,12 +832,13 @@ def test_the_quality_preset_lets_its_rate_stay_for_600_epochs_at_most():
     assert parsed("-num_epochs", "2400", "-anneal", "0").anneal == 0
 
 
-def test_a_contact_sheet_has_room_for_chains_beside_many_clips(tmp_path, flags, monkeypatch):
+@pytest.mark.parametrize("more, first", [([], "observed"), (["-mask_type", "region"], "recovered")])
+def test_a_contact_sheet_has_room_for_chains_beside_many_clips(more, first, tmp_path, flags, monkeypatch):
     sheets = []
     monkeypatch.setattr(utils.Run, "log_pictures", lambda run, epoch, videos, names, last: sheets.append(names))
     monkeypatch.setattr(main, "ROWS", 2)
-    assert main.main(flags(tmp_path, *"-category three -num_epochs 1".split())) == 0
-    assert sheets == [["observed 0", "observed 1", "chain 0", "chain 1"]]
+    assert main.main(flags(tmp_path, *"-category three -num_epochs 1".split(), *more)) == 0
+    assert sheets == [[f"{first} 0", f"{first} 1", "chain 0", "chain 1"]]
 
 
 def test_help_shows_every_flag_and_the_defaults(capsys):
