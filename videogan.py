@@ -13,6 +13,7 @@ Glossary (the paper's symbols)
 Videos are float32 (N, 3, 32, 64, 64) in [-1, 1], masks (N, 1, 32, 64, 64), backgrounds and frames (N, 3, 64, 64).
 """
 
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ from torch import nn
 
 FRAMES, SIZE = 32, 64  # of every video: the nets are built for them
 LATENT = 100
+WIDTH = 64  # channels of the generator's last maps and the discriminator's first; all others are multiples
 FAKE, REAL = 0, 1  # the classes that D tells apart
 
 CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -64,16 +66,14 @@ class Generator(nn.Module):
         super().__init__()
         self.conditional = conditional
         if conditional:
-            relu, widths = nn.ReLU(inplace=True), (1024, 512, 256, 128)
-            self.encoder = nn.Sequential(  # 64 -> 32 -> 16 -> 8 -> 4
-                down(2, 3, 128, relu, norm=False), down(2, 128, 256, relu), down(2, 256, 512, relu),
-                down(2, 512, 1024, relu),
-            )
-            start_2d, start_3d = [], [up(3, 1024, 1024, (2, 1, 1), 1, 0)]
+            relu, widths = nn.ReLU(inplace=True), [16 * WIDTH, 8 * WIDTH, 4 * WIDTH, 2 * WIDTH]
+            rungs = [down(2, *pair, relu) for pair in itertools.pairwise(widths[::-1])]
+            self.encoder = nn.Sequential(down(2, 3, widths[-1], relu, norm=False), *rungs)  # 64 -> 32 -> 16 -> 8 -> 4
+            start_2d, start_3d = [], [up(3, widths[0], widths[0], (2, 1, 1), 1, 0)]
         else:
-            widths = (512, 256, 128, 64)
-            start_2d, start_3d = [up(2, LATENT, 512, 4, 1, 0)], [up(3, LATENT, 512, (2, 4, 4), 1, 0)]
-        ladder = list(zip(widths, widths[1:], strict=False))
+            widths = [8 * WIDTH, 4 * WIDTH, 2 * WIDTH, WIDTH]
+            start_2d, start_3d = [up(2, LATENT, widths[0], 4, 1, 0)], [up(3, LATENT, widths[0], (2, 4, 4), 1, 0)]
+        ladder = list(itertools.pairwise(widths))
         self.trunk = nn.Sequential(*start_3d, *(up(3, *pair) for pair in ladder))  # (N, C, 16, 32, 32)
         self.foreground = head(3, widths[-1], 3, nn.Tanh())
         self.mask = self.background = None
@@ -105,7 +105,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, conditional=False):
         super().__init__()
-        c, leaky = (128 if conditional else 64), nn.LeakyReLU(0.2, inplace=True)
+        c, leaky = (2 * WIDTH if conditional else WIDTH), nn.LeakyReLU(0.2, inplace=True)
         self.features = nn.Sequential(
             down(3, 3, c, leaky, norm=False), down(3, c, 2 * c, leaky), down(3, 2 * c, 4 * c, leaky),
             down(3, 4 * c, 8 * c, leaky),
