@@ -4,6 +4,7 @@ Xie, Zhu, Wu, "Synthesizing Dynamic Patterns by Spatial-Temporal Generative Conv
 from complete videos) and Algorithm 2 (hidden pixels) are `Learner.learn_epoch`; model.py has the nets and the glossary.
 """
 
+import itertools
 import math
 import sys
 import time
@@ -17,7 +18,7 @@ import evaluate
 import interpolate
 import utils
 from langevin import LangevinGraph, gaussian_, langevin
-from model import NETS, FullPlane, descriptor, layer_table
+from model import NETS, descriptor, layer_table
 
 # Settings that a resumed run may change; all others decide the result.
 CHANGEABLE = ("num_epochs", "anneal", "log_step", "device", "data_path", "output_dir")
@@ -79,7 +80,8 @@ def build_parser():
     add(group, "ckpt", None, "checkpoint to sample from (default the category's model/latest.pt)")
     add(group, "sample_size", 3, "how many videos", type=utils.positive_int)
     add(group, "test_steps", 300, "Langevin steps", type=utils.positive_int)
-    add(group, "start", "noise", "start from noise, or from the saved chains", choices=("noise", "chains"))
+    add(group, "start", None, "start from pieces of the saved chains, put together at random, or from noise (default "
+        "chains, or noise for frames of another size)", choices=("chains", "noise"))
     add(group, "loop", help="make the last frame run into the first; the length is rounded up to "
         "a multiple of the net's strides in time", action="store_true")
     group = parser.add_argument_group("output")
@@ -551,35 +553,49 @@ def sample_learned(args, given):
         period = math.prod(layer.stride[0] for layer in f.layers)
         size = (-(-size[0] // period) * period, *size[1:])
     margin = 0 if args.loop or size[0] == f.size[0] else MARGIN
-    count = args.sample_size
-    if args.start == "chains":
-        J = torch.cat(state["chains"])
-        if J.shape[2:] != size:
-            raise data.InputError("saved chains keep the size that was learned: use -start noise for another")
-        J = J[torch.arange(count) % len(J)].contiguous(memory_format=torch.channels_last_3d)
-    else:
-        noise = [utils.generator(args.device, args.seed, "start", k) for k in range(count)]
-        J = white_noise(count, (size[0] + 2 * margin, *size[1:]), noise)
-    generators = [utils.generator(args.device, args.seed, "test", k) for k in range(count)]
-    sample_in(f.wrap_time(args.loop), torch.bfloat16 if state["precision"] == "bf16" else torch.float32, J[:1])
+    J = first_videos(args, torch.cat(state["chains"]), (size[0] + 2 * margin, *size[1:]))
+    generators = [utils.generator(args.device, args.seed, "test", k) for k in range(len(J))]
+    f.size = tuple(J.shape[2:])  # the memory that a video takes depends on it
+    chunk = args.chunk or pick_chunk(f, len(J), args.device)
+    sample_in(f.wrap_time(args.loop), torch.bfloat16 if state["precision"] == "bf16" else torch.float32, J[:chunk])
 
     def score(x):
         return f.gradient(x).sub_(x, alpha=1 / learned["refsig"] ** 2)
 
-    for _ in tqdm(range(args.test_steps), unit="step", disable=None):
-        J = langevin(J, score, 1, learned["step_size"], generators)
+    parts = [slice(k, k + chunk) for k in range(0, len(J), chunk)]
+    for rows, _ in tqdm(list(itertools.product(parts, range(args.test_steps))), unit="step", disable=None):
+        J[rows] = langevin(J[rows], score, 1, learned["step_size"], generators[rows])
     if not torch.isfinite(J).all():
         raise utils.RunError("sampling diverged: the model was learned with too large a -step_size or -lr")
     J = utils.to_uint8(J + state["mean"])[:, margin : margin + size[0]]
     utils.save_videos(f"{folder}/test", "synthesized", J)
-    print(f"{count} new videos of {size[0]} frames of {size[1]}x{size[2]} are in '{folder}/test/final_results'")
+    print(f"{len(J)} new videos of {size[0]} frames of {size[1]}x{size[2]} are in '{folder}/test/final_results'")
+
+
+def first_videos(args, chains, size):
+    """Where new videos of size (T, H, W) start, (sample_size, 3, T, H, W): pieces of the saved chains, or noise."""
+    fits, numbers = chains.shape[3:] == size[1:], range(args.sample_size)
+    if args.start == "noise" or not (fits or args.start):
+        return white_noise(len(numbers), size, [utils.generator(args.device, args.seed, "start", k) for k in numbers])
+    if not fits:
+        raise data.InputError("saved chains keep the frame size that was learned: use -start noise for another")
+    draws = [utils.generator("cpu", args.seed, "pieces", k) for k in numbers]
+    J = torch.stack([shuffle(chains[k % len(chains)], size[0], draw) for k, draw in enumerate(draws)])
+    return J.contiguous(memory_format=torch.channels_last_3d)
+
+
+def shuffle(chain, length, generator):
+    """`length` frames of a chain (3, T, H, W): pieces of half its length, each from a random moment on."""
+    half = -(-chain.shape[1] // 2)
+    starts = torch.randint(chain.shape[1] - half + 1, (-(-length // half), 1), generator=generator)
+    return chain[:, (starts + torch.arange(half)).flatten()[:length]]
 
 
 def check_fits(f, size, net_type):
     """InputError if the learned net cannot slide to videos of size (T, H, W)."""
-    full = [layer for layer in f.layers if isinstance(layer, FullPlane)]
-    fixed = size[1:] != f.size[1:] if full else False
-    if fixed or any(layer.kernel[0] > 5 and size[0] != f.size[0] for layer in full):
+    kernels = [kernel for _, kernel, _, _ in NETS[net_type]]
+    fixed = [0 in sides for sides in zip(*kernels, strict=True)]  # a kernel covers all of this axis
+    if any(stays and have != want for stays, have, want in zip(fixed, f.size, size, strict=True)):
         learned, asked = ("x".join(map(str, s)) for s in (f.size, size))
         raise data.InputError(f"{net_type} has learned {learned} (frames x height x width) and cannot sample {asked}: "
                               "ST slides in space and time, FC_S, FC_S_large and FC_S_multi in time, FC not at all")

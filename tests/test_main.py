@@ -709,6 +709,100 @@ def test_a_dead_net_is_told_instead_of_learning_nothing(tmp_path, flags, monkeyp
     assert "dead" in line and "epoch 1" in line
 
 
+# -------------------------------------------------------------------------------------- new videos of a learned model
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory, flags, learned):
+    """models(net_type) -> the output_dir of a run of that net."""
+    made = {"FC_S_large": learned.parent}
+
+    def get(net_type):
+        if net_type not in made:
+            made[net_type] = tmp_path_factory.mktemp(net_type)
+            assert call(flags(made[net_type], "-net_type", net_type, "-num_epochs", 2)).code == 0
+        return made[net_type]
+
+    return get
+
+
+def sample(output, *more, steps=2):
+    """main.py -test over the category clip of output."""
+    given = ["-test", "-category", "clip", "-output_dir", output, "-test_steps", steps, "-device", "cpu", *more]
+    return call([str(part) for part in given])
+
+
+def new_videos(output):
+    folders = sorted((output / "clip/test/synthesized_sequence").iterdir())
+    return np.stack([np.stack([np.asarray(Image.open(p)) for p in sorted(folder.iterdir())]) for folder in folders])
+
+
+@pytest.mark.parametrize("net_type, more, shape", [
+    ("FC_S_large", "", (3, 12, 16, 16, 3)),
+    ("FC_S_large", "-num_frames 20 -sample_size 2 -start noise", (2, 20, 16, 16, 3)),
+    ("FC_S_large", "-num_frames 31 -sample_size 1 -start chains", (1, 31, 16, 16, 3)),
+    ("FC_S_large", "-loop", (3, 12, 16, 16, 3)),
+    ("FC_S_large", "-loop -num_frames 13", (3, 18, 16, 16, 3)),  # a multiple of its strides in time, 3 * 2
+    ("ST", "-im_size 24x18 -num_frames 10 -sample_size 2", (2, 10, 24, 18, 3)),
+    ("FC", "-sample_size 4", (4, 12, 16, 16, 3)),
+])
+def test_new_videos_have_the_size_that_is_asked_for(net_type, more, shape, models, copy_of):
+    output = copy_of(models(net_type) / "clip")
+    before = contents(output)
+    done = sample(output, *more.split())
+    assert (done.code, done.err) == (0, "") and f"{shape[0]} new videos of {shape[1]} frames" in done.out
+    assert new_videos(output).shape == shape
+    assert {name for name in contents(output) if "test" not in name.parts} == before.keys()
+    assert all(contents(output)[name] == content for name, content in before.items())  # the run is as it was
+    assert iio.imread(output / "clip/test/final_results/sequence_0.gif").shape == shape[1:]
+
+
+def test_new_videos_are_langevin_dynamics_of_the_learned_model(models, copy_of):
+    """One step from noise, beside the same step by autograd."""
+    output = copy_of(models("ST") / "clip")
+    assert sample(output, "-start", "noise", "-seed", 5, "-sample_size", 2, steps=1).code == 0
+    state = state_of(output / "clip")
+    f = model.descriptor("ST", 12, 16)
+    f.load_state_dict(state["net"])
+    J, Z = (main.white_noise(2, f.size, [utils.generator("cpu", 5, kind, k) for k in range(2)])
+            for kind in ("start", "test"))
+    J = J + 0.3**2 / 2 * (f.plain_gradient(J) - J) + 0.3 * Z
+    assert np.abs(new_videos(output) - utils.to_uint8(J + state["mean"]).astype(int)).max() <= 1
+
+
+def test_the_seed_decides_which_new_videos_and_the_chunk_does_not(models, copy_of):
+    output, videos = copy_of(models("FC_S_large") / "clip"), {}
+    for more in ("-seed 1", "-seed 1 -chunk 1", "-seed 2"):
+        assert sample(output, "-num_frames", 15, *more.split()).code == 0
+        videos[more] = new_videos(output).astype(int)
+    assert np.abs(videos["-seed 1"] - videos["-seed 1 -chunk 1"]).max() <= 1
+    assert np.abs(videos["-seed 1"] - videos["-seed 2"]).max() > 1
+    assert np.abs(videos["-seed 1"][0] - videos["-seed 1"][2]).max() > 1  # of one chain, but not the same
+
+
+@pytest.mark.parametrize("frames, length", [(12, 12), (12, 50), (7, 3), (1, 4)])
+def test_a_shuffled_chain_is_pieces_of_half_its_length(frames, length):
+    chain = torch.arange(float(frames)).view(1, frames, 1, 1)
+    shuffled = main.shuffle(chain, length, torch.Generator().manual_seed(3)).flatten()
+    assert len(shuffled) == length and set(shuffled.tolist()) <= set(range(frames))
+    seams = torch.nonzero(shuffled.diff() != 1).flatten() + 1
+    assert set(seams.tolist()) <= set(range(0, length, -(-frames // 2)))
+
+
+@pytest.mark.parametrize("net_type, more, message", [
+    ("FC", "-num_frames 20", "FC not at all"),
+    ("FC_S_large", "-im_size 24", "in time"),
+    ("ST", "-im_size 24 -start chains", "-start noise"),
+    ("ST", "-ckpt README.md", "cannot load checkpoint"),
+    ("ST", "-category none", "there is no checkpoint"),
+])
+def test_new_videos_that_cannot_be_are_refused(net_type, more, message, models, copy_of):
+    output = copy_of(models(net_type) / "clip")
+    before = contents(output)
+    assert_refused(sample(output, *more.split()), message)
+    assert contents(output) == before
+
+
 # -------------------------------------------------------------------------------------------------------- hidden pixels
 
 
