@@ -138,7 +138,7 @@ def our_chain(f, J, generators):
     first = f.tune(J).renew()[0]
     print(f"{first.weight.dtype}: layer 1 by {first.forward_route}, its gradient by {first.gradient_route}")
     graph = LangevinGraph(J, score_of(f), CHAIN, DELTA, generators)
-    return lambda: graph(J, generators)
+    return lambda: graph(J, DELTA, generators)
 
 
 def plain_steps(f, device, chains):

@@ -28,48 +28,50 @@ def langevin(x, score, steps, delta, generators, free=None):
 
         x <- x + (delta^2 / 2) score(x) + delta Z,   Z ~ N(0, 1)
 
-    x (N, ...) is left as it is; score(x) is the gradient of the log density, and its result may be overwritten;
-    generators, one a row, give the noise, and None leaves it out (gradient ascent). Where free (broadcastable to x) is
-    False, x does not move.
+    x (N, ...) is left as it is; score(x) is the gradient of the log density, and its result may be overwritten; delta
+    is a number or a tensor of one; generators, one a row, give the noise, and None leaves it out (gradient ascent).
+    Where free (broadcastable to x) is False, x does not move.
     """
     x = x.clone()
-    z = torch.empty_like(x)
+    z, delta = torch.empty_like(x), torch.as_tensor(delta, dtype=x.dtype, device=x.device)
     for _ in range(steps):
         drift = score(x)
         if free is not None:
             drift.mul_(free)
-        x.add_(drift, alpha=delta**2 / 2)
+        x.addcmul_(drift, delta**2 / 2)
         if generators is not None:
             gaussian_(z, generators)
-            x.add_(z if free is None else z.mul_(free), alpha=delta)
+            x.addcmul_(z if free is None else z.mul_(free), delta)
     return x
 
 
 class LangevinGraph:
     """`langevin` on a GPU as one CUDA graph: all its steps, noise included, start with one call instead of thousands.
 
-    Made from what `langevin` takes, it is called with new x, generators and free of the same shapes and number, and
-    returns what `langevin` would. What the score reads must stay in its place in memory, like weights that an optimiser
-    changes in place.
+    Made from what `langevin` takes, it is called with a new delta, and new x, generators and free of the same shapes
+    and number, and returns what `langevin` would. What the score reads must stay in its place in memory, like weights
+    that an optimiser changes in place.
     """
 
     def __init__(self, x, score, steps, delta, generators, free=None):
         self.x, self.free = x.clone(), None if free is None else free.clone()
+        self.delta = torch.full((), delta, dtype=x.dtype, device=x.device)
         self.generators = [torch.Generator(x.device) for _ in generators]
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # libraries choose their kernels and take their memory at the first call
-            langevin(self.x, score, 1, delta, self.generators, self.free)
+            langevin(self.x, score, 1, self.delta, self.generators, self.free)
         torch.cuda.current_stream().wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
         if hasattr(self.graph, "register_generator_state"):  # newer PyTorch registers by itself
             for generator in self.generators:
                 self.graph.register_generator_state(generator)
         with torch.cuda.graph(self.graph):
-            self.result = langevin(self.x, score, steps, delta, self.generators, self.free)
+            self.result = langevin(self.x, score, steps, self.delta, self.generators, self.free)
 
-    def __call__(self, x, generators, free=None):
+    def __call__(self, x, delta, generators, free=None):
         self.x.copy_(x)
+        self.delta.fill_(delta)
         if free is not None:
             self.free.copy_(free)
         for ours, theirs in zip(self.generators, generators, strict=True):

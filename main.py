@@ -8,6 +8,7 @@ import itertools
 import math
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -71,7 +72,8 @@ def build_parser():
     add(group, "num_epochs", 500, "epochs, one update of the parameters each", type=utils.positive_int)
     add(group, "batch_size", 1, "clips per mini-batch", type=utils.positive_int)
     add(group, "lr", 0.001, "learning rate of Adam", type=utils.positive_float)
-    add(group, "anneal", 0.0, "share of the epochs, at the end, over which the rate falls to a tenth", type=utils.share)
+    add(group, "anneal", 0.0, "share of the epochs, at the end, over which the rate falls to a tenth, and "
+        "with it the square of the step size", type=utils.share)
     add(group, "beta1", 0.5, "first-moment decay of Adam", type=float)
     add(group, "seed", 0, "seed of all randomness", type=utils.non_negative_int)
     group = parser.add_argument_group("sampling a learned model")
@@ -216,6 +218,11 @@ def white_noise(count, size, generators):
     return gaussian_(noise, generators).permute(0, 4, 1, 2, 3)
 
 
+def step_size(args, epoch):
+    """delta after `epoch` epochs: its square falls with the learning rate, so that chains keep up with parameters."""
+    return args.step_size * (utils.learning_rate(args, epoch) / args.lr) ** 0.5
+
+
 class Learner:
     """The state of learning and one epoch of it; `begin` or `restore` it first.
 
@@ -283,14 +290,14 @@ class Learner:
 
     def chain(self, x, generators, free):
         """`langevin` with the run's settings; on a GPU as a CUDA graph, made at the first batch of a shape."""
-        settings = self.score, self.args.sample_steps, self.args.step_size
+        steps, delta = self.args.sample_steps, step_size(self.args, self.epoch)
         if not x.is_cuda:
-            return langevin(x, *settings, generators, free)
+            return langevin(x, self.score, steps, delta, generators, free)
         self.f.renew()
         key = (x.shape, free is None)
         if key not in self.graphs:
-            self.graphs[key] = LangevinGraph(x, *settings, generators, free)
-        return self.graphs[key](x, generators, free)
+            self.graphs[key] = LangevinGraph(x, self.score, steps, delta, generators, free)
+        return self.graphs[key](x, delta, generators, free)
 
     def backward_gap(self, I, J):
         """Add the gradient of gap / number of mini-batches, which is H_syn - H_obs (equation 9). Returns f(I), f(J),
@@ -313,7 +320,7 @@ class Learner:
         for b, (I, J) in enumerate(zip(self.I, self.J, strict=True)):
             begun = time.perf_counter()
             J = self.sample(J, "J", b)  # synthesis: all pixels move
-            drift = self.args.step_size / 2 * self.pixel_gradient.item()  # also waits for the device
+            drift = step_size(self.args, self.epoch) / 2 * self.pixel_gradient.item()  # also waits for the device
             seconds += time.perf_counter() - begun
             if self.hidden is not None:
                 I = self.sample(I, "I", b, free=self.hidden[b])  # recovery: hidden pixels move
@@ -395,7 +402,7 @@ class Learner:
             share, batches = self.blend_share(), zip(self.full, self.average, self.blind, self.probes, strict=True)
             return [full + share * (average - blind) * ~probes for full, average, blind, probes in batches]
         if self.args.readout == "noise_free":
-            steps, delta = self.args.sample_steps, self.args.step_size
+            steps, delta = self.args.sample_steps, step_size(self.args, self.epoch)
             pairs = zip(self.I, self.hidden, strict=True)
             return [langevin(x, self.score, steps, delta, None, free) for x, free in pairs]
         return self.I if self.args.readout == "last" else self.average
@@ -555,6 +562,7 @@ def sample_learned(args, given):
     margin = 0 if args.loop or size[0] == f.size[0] else MARGIN
     J = first_videos(args, torch.cat(state["chains"]), (size[0] + 2 * margin, *size[1:]))
     generators = [utils.generator(args.device, args.seed, "test", k) for k in range(len(J))]
+    delta = step_size(SimpleNamespace(**learned), state["epoch"])
     f.size = tuple(J.shape[2:])  # the memory that a video takes depends on it
     chunk = args.chunk or pick_chunk(f, len(J), args.device)
     sample_in(f.wrap_time(args.loop), torch.bfloat16 if state["precision"] == "bf16" else torch.float32, J[:chunk])
@@ -564,7 +572,7 @@ def sample_learned(args, given):
 
     parts = [slice(k, k + chunk) for k in range(0, len(J), chunk)]
     for rows, _ in tqdm(list(itertools.product(parts, range(args.test_steps))), unit="step", disable=None):
-        J[rows] = langevin(J[rows], score, 1, learned["step_size"], generators[rows])
+        J[rows] = langevin(J[rows], score, 1, delta, generators[rows])
     if not torch.isfinite(J).all():
         raise utils.RunError("sampling diverged: the model was learned with too large a -step_size or -lr")
     J = utils.to_uint8(J + state["mean"])[:, margin : margin + size[0]]

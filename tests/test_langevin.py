@@ -130,7 +130,8 @@ def test_a_cuda_graph_is_the_same_chain():
 
     for mask in (None, free):
         graph = LangevinGraph(x, score, 5, 0.3, each([1, 2]), mask)
-        for start, seeds in ((x, [3, 4]), (x + 1, [5, 6])):
-            assert torch.equal(graph(start, each(seeds), mask), langevin(start, score, 5, 0.3, each(seeds), mask))
+        for start, delta, seeds in ((x, 0.3, [3, 4]), (x + 1, 0.1, [5, 6])):
+            expected = langevin(start, score, 5, delta, each(seeds), mask)
+            assert torch.equal(graph(start, delta, each(seeds), mask), expected)
         mode.add_(1)  # what the score reads, changed in its place
-        assert torch.equal(graph(x, each([3, 4]), mask), langevin(x, score, 5, 0.3, each([3, 4]), mask))
+        assert torch.equal(graph(x, 0.3, each([3, 4]), mask), langevin(x, score, 5, 0.3, each([3, 4]), mask))

@@ -24,6 +24,7 @@ import interpolate
 import main
 import model
 import utils
+from langevin import langevin
 
 SMALL = "-im_size 16 -num_frames 12 -num_chain 2 -sample_steps 3 -log_step 2 -precision fp32 -device cpu".split()
 EPOCHS = 4  # of most runs
@@ -923,7 +924,19 @@ def test_the_quality_preset_lets_its_rate_stay_for_600_epochs_at_most():
         args = parsed("-num_epochs", str(epochs))
         rates = [utils.learning_rate(args, epoch) for epoch in range(epochs)]
         assert sum(rate == 0.002 for rate in rates) == pytest.approx(steady, abs=1)
+        deltas = [main.step_size(args, epoch) for epoch in (0, steady - 1, epochs)]
+        assert deltas == pytest.approx([0.5, 0.5, 0.5 * 0.1**0.5])
     assert parsed("-num_epochs", "2400", "-anneal", "0").anneal == 0
+
+
+def test_chains_move_by_the_step_size_of_their_epoch(tmp_path, flags, monkeypatch):
+    seen = []
+    monkeypatch.setattr(main, "langevin", lambda x, score, steps, delta, *more: (
+        seen.append(delta), langevin(x, score, steps, delta, *more))[1])
+    done = call(flags(tmp_path, "-num_epochs", 4, "-anneal", 0.5, "-step_size", 0.4))
+    assert done.code == 0 and seen == pytest.approx([0.4, 0.4, 0.4, 0.4 * 0.1**0.25])
+    assert call(["-test", *flags(tmp_path, "-test_steps", 1)]).code == 0
+    assert seen[4:] == pytest.approx([0.4 * 0.1**0.5])
 
 
 @pytest.mark.parametrize("more, first", [([], "observed"), (["-mask_type", "region"], "recovered")])

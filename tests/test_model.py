@@ -492,9 +492,9 @@ def test_a_cuda_graph_of_a_chain_follows_the_weights(forward, gradient, dtype, l
 
     f.renew()
     graph = LangevinGraph(x, f.gradient, 3, 0.3, noise())
-    before = graph(x, noise())
+    before = graph(x, 0.3, noise())
     f(x).sum().backward()
     adam.step()
     f.renew()
-    after = graph(x, noise())
+    after = graph(x, 0.3, noise())
     assert norm_error(after, langevin(x, f.gradient, 3, 0.3, noise())) < limit < norm_error(after, before)
