@@ -327,6 +327,12 @@ def texture_report(videos: dict[str, np.ndarray], observed: np.ndarray, later: n
     return rows
 
 
+def pieces(videos: np.ndarray, frames: int) -> dict[str, np.ndarray]:
+    """Videos (N, T, H, W, 3) in pieces of so many frames, by name; what is left at the end is not judged."""
+    return {f"new {k} from frame {t}": video[t : t + frames] for k, video in enumerate(videos)
+            for t in range(0, len(video) - frames + 1, frames)}
+
+
 def chain_rows(videos, row):
     """row(name, video) of each video, completed by its mean distance to the others."""
     rows = [row(name, video) for name, video in videos.items()]

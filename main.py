@@ -8,6 +8,7 @@ import itertools
 import math
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -496,32 +497,33 @@ def report(learner, run, metrics, videos, hidden):
 
 
 def judge(learner, folder, I, J, videos, hidden):
-    """The table of evaluate.py, as text, JSON, CSV and (for a texture) a picture: of the chains J or, where pixels are
-    hidden, of the recovered I, against the clips. All videos are uint8 (N, T, H, W, 3)."""
+    """The table of evaluate.py of a finished run: of the chains J or, where pixels are hidden, of the recovered I,
+    against the clips. All videos are uint8 (N, T, H, W, 3)."""
     args, settings = learner.args, settings_of(learner.args)
+    if hidden is not None:
+        rows = evaluate.recovery_report(videos[0], I[0], hidden[0], learner.ingredients())
+        if args.readout == "blend":
+            settings["blend_share"] = learner.blend_share()
+            print(f"recovered: {settings['blend_share']:.0%} of the way from first guess to mean of samples")
+        evaluate.save_report(folder, "recovery", rows, settings)
+    elif len(videos) == 1:  # chains of several clips have no single clip to be compared with
+        judge_textures(folder, {f"chain {k}": video for k, video in enumerate(J)}, videos[0], settings)
+
+
+def judge_textures(folder, videos, observed, settings):
+    """The table and the picture of evaluate.py of synthesised videos by name, beside the observed clip and its later
+    frames. All are uint8 (T, H, W, 3); settings: of the run, as plain types."""
+    frames, stride = len(observed), NETS[settings["net_type"]][0][2][0]
     try:
-        if hidden is not None:
-            name, rows = "recovery", evaluate.recovery_report(videos[0], I[0], hidden[0], learner.ingredients())
-            if args.readout == "blend":
-                settings["blend_share"] = learner.blend_share()
-                print(f"recovered: {settings['blend_share']:.0%} of the way from first guess to mean of samples")
-        elif len(videos) == 1:
-            clip = data.list_clips(data.category_folder(args.data_path, args.category))[0]
-            later = data.read_clip(clip, None, args.im_size, at_most=2 * args.num_frames)[args.num_frames :]
-            stride = NETS[args.net_type][0][2][0]
-            given = {
-                "videos": {f"chain {k}": video for k, video in enumerate(J)},
-                "observed": videos[0],
-                "later": later if len(later) == args.num_frames else None,
-                "stride": stride if stride < args.num_frames - 1 else None,
-            }
-            name, rows = "evaluation", evaluate.texture_report(**given)
-            evaluate.draw_texture_report(folder / "evaluation.png", **given)
-        else:
-            return  # chains of several clips have no single clip to be compared with
+        clip = data.list_clips(data.category_folder(settings["data_path"], settings["category"]))[0]
+        later = data.read_clip(clip, None, observed.shape[1:3], at_most=2 * frames)[frames:]
+        given = {"videos": videos, "observed": observed, "later": later if len(later) == frames else None,
+                 "stride": stride if stride < frames - 1 else None}
+        rows = evaluate.texture_report(**given)
+        evaluate.draw_texture_report(folder / "evaluation.png", **given)
+        evaluate.save_report(folder, "evaluation", rows, settings)
     except data.InputError as error:  # a clip that does not move, say
-        return print(f"not judged: {error}")
-    evaluate.save_report(folder, name, rows, settings)
+        print(f"not judged: {error}")
 
 
 def print_header(args, f, names, learner=None):
@@ -549,8 +551,8 @@ def print_header(args, f, names, learner=None):
 def sample_learned(args, given):
     """-test: new videos from a learned model, without learning. `given` has the flags that the user set."""
     utils.prepare(args.device)
-    folder = f"{args.output_dir}/{args.category}"
-    state = utils.load_checkpoint(args.ckpt or f"{folder}/model/latest.pt", args.device, "chains")
+    run = Path(args.output_dir) / args.category
+    folder, state = run / "test", utils.load_checkpoint(args.ckpt or run / "model/latest.pt", args.device, "chains")
     learned = state["settings"]
     f = descriptor(learned["net_type"], learned["num_frames"], learned["im_size"]).to(args.device)
     f.load_state_dict(state["net"])
@@ -576,8 +578,25 @@ def sample_learned(args, given):
     if not torch.isfinite(J).all():
         raise utils.RunError("sampling diverged: the model was learned with too large a -step_size or -lr")
     J = utils.to_uint8(J + state["mean"])[:, margin : margin + size[0]]
-    utils.save_videos(f"{folder}/test", "synthesized", J)
-    print(f"{len(J)} new videos of {size[0]} frames of {size[1]}x{size[2]} are in '{folder}/test/final_results'")
+    utils.save_videos(folder, "synthesized", J)
+    judge_samples(folder, J, learned | {"data_path": given.get("data_path", learned["data_path"])}, args.loop)
+    print(f"{len(J)} new videos of {size[0]} frames of {size[1]}x{size[2]} are in '{folder}/final_results'")
+
+
+def judge_samples(folder, J, settings, loop):
+    """The table of evaluate.py of new videos uint8 (N, T, H, W, 3), in pieces as long as the clip; how loops close."""
+    if loop:
+        steps = np.abs(np.diff(np.concatenate([J, J[:, :1]], axis=1).astype(np.int16), axis=1)).mean(axis=(2, 3, 4))
+        for k, (*inside, seam) in enumerate(steps):
+            print(f"video {k}: frames differ by {seam:.1f} across the seam, by {min(inside):.1f} to {max(inside):.1f} "
+                  "elsewhere")
+    frames = min(settings["num_frames"], J.shape[1])
+    try:
+        observed, names = data.load_category(settings["data_path"], settings["category"], frames, J.shape[2:4])
+    except data.InputError as error:
+        return print(f"not judged: {error}")
+    if len(names) == 1 and settings["mask_type"] == "none":
+        judge_textures(folder, evaluate.pieces(J, frames), observed[0], settings)
 
 
 def first_videos(args, chains, size):

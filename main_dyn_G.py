@@ -536,9 +536,7 @@ def judge(args, folder, results, videos, hidden):
         if args.task == "recovery" and hidden is not None and hidden[0].any():
             name, rows = "recovery", evaluate.recovery_report(videos[0], results[0], hidden[0])
         elif hidden is None and len(videos) == 1 and results.shape[1] >= args.num_frames:
-            frames = args.num_frames
-            pieces = {f"new {k} from frame {t}": video[t : t + frames] for k, video in enumerate(results)
-                      for t in range(0, len(video) - frames + 1, frames)}
+            pieces = evaluate.pieces(results, args.num_frames)
             name, rows = "evaluation", evaluate.texture_report(pieces, videos[0], lds=args.state_size)
             evaluate.draw_texture_report(folder / "evaluation.png", pieces, videos[0], lds=args.state_size)
         else:

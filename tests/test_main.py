@@ -728,8 +728,9 @@ def models(tmp_path_factory, flags, learned):
 
 
 def sample(output, *more, steps=2):
-    """main.py -test over the category clip of output."""
-    given = ["-test", "-category", "clip", "-output_dir", output, "-test_steps", steps, "-device", "cpu", *more]
+    """main.py -test over the category clip of output; not judged, for it does not find the clip."""
+    given = ["-test", "-category", "clip", "-output_dir", output, "-test_steps", steps, "-device", "cpu",
+             "-data_path", "none", *more]
     return call([str(part) for part in given])
 
 
@@ -742,7 +743,6 @@ def new_videos(output):
     ("FC_S_large", "", (3, 12, 16, 16, 3)),
     ("FC_S_large", "-num_frames 20 -sample_size 2 -start noise", (2, 20, 16, 16, 3)),
     ("FC_S_large", "-num_frames 31 -sample_size 1 -start chains", (1, 31, 16, 16, 3)),
-    ("FC_S_large", "-loop", (3, 12, 16, 16, 3)),
     ("FC_S_large", "-loop -num_frames 13", (3, 18, 16, 16, 3)),  # a multiple of its strides in time, 3 * 2
     ("ST", "-im_size 24x18 -num_frames 10 -sample_size 2", (2, 10, 24, 18, 3)),
     ("FC", "-sample_size 4", (4, 12, 16, 16, 3)),
@@ -752,10 +752,30 @@ def test_new_videos_have_the_size_that_is_asked_for(net_type, more, shape, model
     before = contents(output)
     done = sample(output, *more.split())
     assert (done.code, done.err) == (0, "") and f"{shape[0]} new videos of {shape[1]} frames" in done.out
+    assert "not judged: data_path 'none'" in done.out
     assert new_videos(output).shape == shape
     assert {name for name in contents(output) if "test" not in name.parts} == before.keys()
     assert all(contents(output)[name] == content for name, content in before.items())  # the run is as it was
     assert iio.imread(output / "clip/test/final_results/sequence_0.gif").shape == shape[1:]
+
+
+def test_new_videos_are_judged_in_pieces_as_long_as_the_clip(models, copy_of, data_path):
+    output = copy_of(models("FC_S_large") / "clip")
+    done = sample(output, "-data_path", data_path, *"-loop -num_frames 25 -sample_size 2".split())
+    assert (done.code, done.err) == (0, "")
+    videos = new_videos(output)
+    assert videos.shape == (2, 30, 16, 16, 3)
+    for k, video in enumerate(videos.astype(float)):
+        steps = [np.abs(video[t] - video[t - 1]).mean() for t in range(30)]
+        assert (f"video {k}: frames differ by {steps[0]:.1f} across the seam, by {min(steps[1:]):.1f} to "
+                f"{max(steps[1:]):.1f} elsewhere") in done.out
+    with open(output / "clip/test/evaluation.csv", newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    clip = data.read_clip(data_path / "clip/clip.mp4", 12, (16, 16))
+    for k, t in ((0, 0), (0, 12), (1, 0), (1, 12)):
+        expected = evaluate.texture_metrics(videos[k, t : t + 12], clip, 3)
+        assert float(rows[f"new {k} from frame {t}"]["imprint"]) == pytest.approx(expected["imprint"], rel=1e-5)
+    assert (output / "clip/test/evaluation.png").exists() and sum(name.startswith("new") for name in rows) == 4
 
 
 def test_new_videos_are_langevin_dynamics_of_the_learned_model(models, copy_of):
@@ -935,7 +955,7 @@ def test_chains_move_by_the_step_size_of_their_epoch(tmp_path, flags, monkeypatc
         seen.append(delta), langevin(x, score, steps, delta, *more))[1])
     done = call(flags(tmp_path, "-num_epochs", 4, "-anneal", 0.5, "-step_size", 0.4))
     assert done.code == 0 and seen == pytest.approx([0.4, 0.4, 0.4, 0.4 * 0.1**0.25])
-    assert call(["-test", *flags(tmp_path, "-test_steps", 1)]).code == 0
+    assert sample(tmp_path, steps=1).code == 0
     assert seen[4:] == pytest.approx([0.4 * 0.1**0.5])
 
 
