@@ -34,11 +34,12 @@ def langevin(x, score, steps, delta, generators, free=None):
     """
     x = x.clone()
     z, delta = torch.empty_like(x), torch.as_tensor(delta, dtype=x.dtype, device=x.device)
+    half_square = delta**2 / 2
     for _ in range(steps):
         drift = score(x)
         if free is not None:
             drift.mul_(free)
-        x.addcmul_(drift, delta**2 / 2)
+        x.addcmul_(drift, half_square)
         if generators is not None:
             gaussian_(z, generators)
             x.addcmul_(z if free is None else z.mul_(free), delta)

@@ -34,6 +34,7 @@ ROWS = 6  # of a contact sheet, for observed videos and for chains
 LOST = 20  # epochs without a gradient at the chains, after which they are not expected back
 BLENDS = [k / 20 for k in range(21)]  # of the way from the first guesses to the mean of samples, that a blend tries
 MEMORY = 50  # epochs over which recovered clips are averaged
+JUDGED = 12  # pieces of new videos at most, as long as the clip
 MARGIN = 24  # frames sampled beyond each end of a video of another length, and cut off: they see the padding
 
 
@@ -68,7 +69,8 @@ def build_parser():
     group = parser.add_argument_group("Langevin sampling")
     add(group, "num_chain sample_batch", 3, "chains (synthesised videos) per mini-batch", type=utils.positive_int)
     add(group, "sample_steps", 20, "Langevin steps per epoch", type=utils.positive_int)
-    add(group, "step_size delta", 0.3, "step size delta, in grey levels", type=utils.positive_float)
+    add(group, "step_size delta", 0.3, "step size delta, in grey levels (it falls with the rate: -anneal)",
+        type=utils.positive_float)
     group = parser.add_argument_group("learning")
     add(group, "num_epochs", 500, "epochs, one update of the parameters each", type=utils.positive_int)
     add(group, "batch_size", 1, "clips per mini-batch", type=utils.positive_int)
@@ -157,22 +159,23 @@ def hide(videos, hidden, probes, start, device):
     return [data.to_tensor(np.stack(filled)) for filled in (blind, full)]
 
 
-def memory_per_video(f):
-    """Bytes that one video takes in the learning step, which takes most: padded copies, maps and their gradients."""
-    size, entries = f.size, 4 * 3 * math.prod(f.size)
+def memory_per_video(f, size):
+    """Bytes that one video of size (T, H, W) takes in the learning step, which takes most: padded copies, maps and
+    their gradients."""
+    entries = 4 * 3 * math.prod(size)
     for layer in f.layers:
         size = layer.out_size(size)
         entries += 3 * len(layer.bias) * math.prod(size)
     return 4 * entries
 
 
-def pick_chunk(f, videos, device):
-    """How many of so many videos fit at once into half of the memory that is free; on a CPU, where larger batches gain
-    little, into 1 GiB."""
+def pick_chunk(f, size, videos, device):
+    """How many of so many videos of size (T, H, W) fit at once into half of the memory that is free; on a CPU, where
+    larger batches gain little, into 1 GiB."""
     parameters = 4 * 4 * sum(p.numel() for p in f.parameters())  # weights, gradients and Adam's two moments
     free = (utils.available_memory(device) - parameters) / 2
     budget = min(free, 2**30) if device.type == "cpu" else free
-    return int(min(max(budget // memory_per_video(f), 1), videos))
+    return int(min(max(budget // memory_per_video(f, size), 1), videos))
 
 
 def sample_in(f, dtype, x):
@@ -453,7 +456,7 @@ def learn(args):
     if learner.epoch >= args.num_epochs:
         return print(f"'{run.folder}' is finished: {learner.epoch} epochs; raise -num_epochs to go on")
     chosen = state or {"precision": args.precision, "chunk": args.chunk}
-    learner.chunk = chosen["chunk"] or pick_chunk(f, args.batch_size + args.num_chain, args.device)
+    learner.chunk = chosen["chunk"] or pick_chunk(f, f.size, args.batch_size + args.num_chain, args.device)
     learner.precision = chosen["precision"]
     # a GPU's fastest route depends on how many videos are sampled at once; on a CPU one video tells enough
     x = learner.J[0][: learner.chunk] if args.device.type == "cuda" else learner.I[0][:1]
@@ -500,24 +503,30 @@ def judge(learner, folder, I, J, videos, hidden):
     """The table of evaluate.py of a finished run: of the chains J or, where pixels are hidden, of the recovered I,
     against the clips. All videos are uint8 (N, T, H, W, 3)."""
     args, settings = learner.args, settings_of(learner.args)
-    if hidden is not None:
-        rows = evaluate.recovery_report(videos[0], I[0], hidden[0], learner.ingredients())
-        if args.readout == "blend":
-            settings["blend_share"] = learner.blend_share()
-            print(f"recovered: {settings['blend_share']:.0%} of the way from first guess to mean of samples")
-        evaluate.save_report(folder, "recovery", rows, settings)
-    elif len(videos) == 1:  # chains of several clips have no single clip to be compared with
-        judge_textures(folder, {f"chain {k}": video for k, video in enumerate(J)}, videos[0], settings)
-
-
-def judge_textures(folder, videos, observed, settings):
-    """The table and the picture of evaluate.py of synthesised videos by name, beside the observed clip and its later
-    frames. All are uint8 (T, H, W, 3); settings: of the run, as plain types."""
-    frames, stride = len(observed), NETS[settings["net_type"]][0][2][0]
+    if hidden is None:
+        return judge_textures(folder, {f"chain {k}": video for k, video in enumerate(J)}, settings)
     try:
-        clip = data.list_clips(data.category_folder(settings["data_path"], settings["category"]))[0]
-        later = data.read_clip(clip, None, observed.shape[1:3], at_most=2 * frames)[frames:]
-        given = {"videos": videos, "observed": observed, "later": later if len(later) == frames else None,
+        rows = evaluate.recovery_report(videos[0], I[0], hidden[0], learner.ingredients())
+    except data.InputError as error:  # a mask that hides nothing, say
+        return print(f"not judged: {error}")
+    if args.readout == "blend":
+        settings["blend_share"] = learner.blend_share()
+        print(f"recovered: {settings['blend_share']:.0%} of the way from first guess to mean of samples")
+    evaluate.save_report(folder, "recovery", rows, settings)
+
+
+def judge_textures(folder, videos, settings):
+    """The table and the picture of evaluate.py of synthesised videos by name, uint8 (T, H, W, 3), beside the clip that
+    settings (as plain types) name, and its later frames."""
+    frames, *size, _ = next(iter(videos.values())).shape
+    stride = NETS[settings["net_type"]][0][2][0]
+    try:
+        clips = data.list_clips(data.category_folder(settings["data_path"], settings["category"]))
+        if len(clips) > 1:
+            raise data.InputError(f"'{settings['category']}' has {len(clips)} clips, not one to compare with")
+        clip = data.read_clip(clips[0], None, tuple(size), at_most=2 * frames)
+        later = clip[frames:] if len(clip) == 2 * frames else None
+        given = {"videos": videos, "observed": clip[:frames], "later": later,
                  "stride": stride if stride < frames - 1 else None}
         rows = evaluate.texture_report(**given)
         evaluate.draw_texture_report(folder / "evaluation.png", **given)
@@ -531,7 +540,7 @@ def print_header(args, f, names, learner=None):
     parameters = sum(p.numel() for p in f.parameters())
     videos = len(names) * args.num_chain + len(names)
     batch = args.batch_size + args.num_chain
-    memory = 16 * parameters + memory_per_video(f) * batch + 24 * videos * math.prod(f.size)
+    memory = 16 * parameters + memory_per_video(f, f.size) * batch + 24 * videos * math.prod(f.size)
     print(f"STGConvNet  {args.net_type}  '{args.category}': {len(names)} clip(s), {args.num_frames} frames of "
           f"{args.im_size[0]}x{args.im_size[1]}, {args.num_chain} chains a mini-batch of {args.batch_size}")
     print("\n".join(layer_table(f)))
@@ -564,39 +573,37 @@ def sample_learned(args, given):
     margin = 0 if args.loop or size[0] == f.size[0] else MARGIN
     J = first_videos(args, torch.cat(state["chains"]), (size[0] + 2 * margin, *size[1:]))
     generators = [utils.generator(args.device, args.seed, "test", k) for k in range(len(J))]
-    delta = step_size(SimpleNamespace(**learned), state["epoch"])
-    f.size = tuple(J.shape[2:])  # the memory that a video takes depends on it
-    chunk = args.chunk or pick_chunk(f, len(J), args.device)
+    chunk = args.chunk or pick_chunk(f, J.shape[2:], len(J), args.device)
     sample_in(f.wrap_time(args.loop), torch.bfloat16 if state["precision"] == "bf16" else torch.float32, J[:chunk])
 
     def score(x):
         return f.gradient(x).sub_(x, alpha=1 / learned["refsig"] ** 2)
 
     parts = [slice(k, k + chunk) for k in range(0, len(J), chunk)]
-    for rows, _ in tqdm(list(itertools.product(parts, range(args.test_steps))), unit="step", disable=None):
+    epochs = [state["epoch"] * (k + 1) / args.test_steps for k in range(args.test_steps)]  # delta falls as it did there
+    for rows, epoch in tqdm(list(itertools.product(parts, epochs)), unit="step", disable=None):
+        delta = step_size(SimpleNamespace(**learned), epoch)
         J[rows] = langevin(J[rows], score, 1, delta, generators[rows])
     if not torch.isfinite(J).all():
         raise utils.RunError("sampling diverged: the model was learned with too large a -step_size or -lr")
     J = utils.to_uint8(J + state["mean"])[:, margin : margin + size[0]]
+    utils.delete_outputs(folder)
     utils.save_videos(folder, "synthesized", J)
-    judge_samples(folder, J, learned | {"data_path": given.get("data_path", learned["data_path"])}, args.loop)
+    if args.loop:
+        tell_seams(J)
+    if size[1:] == f.size[1:] and learned["mask_type"] == "none":
+        pieces = evaluate.pieces(J, min(size[0], f.size[0]))
+        settings = learned | {"data_path": given.get("data_path", learned["data_path"])}
+        judge_textures(folder, dict(itertools.islice(pieces.items(), JUDGED)), settings)
     print(f"{len(J)} new videos of {size[0]} frames of {size[1]}x{size[2]} are in '{folder}/final_results'")
 
 
-def judge_samples(folder, J, settings, loop):
-    """The table of evaluate.py of new videos uint8 (N, T, H, W, 3), in pieces as long as the clip; how loops close."""
-    if loop:
-        steps = np.abs(np.diff(np.concatenate([J, J[:, :1]], axis=1).astype(np.int16), axis=1)).mean(axis=(2, 3, 4))
-        for k, (*inside, seam) in enumerate(steps):
-            print(f"video {k}: frames differ by {seam:.1f} across the seam, by {min(inside):.1f} to {max(inside):.1f} "
-                  "elsewhere")
-    frames = min(settings["num_frames"], J.shape[1])
-    try:
-        observed, names = data.load_category(settings["data_path"], settings["category"], frames, J.shape[2:4])
-    except data.InputError as error:
-        return print(f"not judged: {error}")
-    if len(names) == 1 and settings["mask_type"] == "none":
-        judge_textures(folder, evaluate.pieces(J, frames), observed[0], settings)
+def tell_seams(loops):
+    """How much successive frames of loops uint8 (N, T, H, W, 3) differ where they close, and elsewhere."""
+    closed = np.concatenate([loops, loops[:, :1]], axis=1).astype(np.int16)
+    for k, (*inside, seam) in enumerate(np.abs(np.diff(closed, axis=1)).mean(axis=(2, 3, 4))):
+        print(f"video {k}: frames differ by {seam:.1f} across the seam, by {min(inside):.1f} to {max(inside):.1f} "
+              "elsewhere")
 
 
 def first_videos(args, chains, size):
@@ -607,12 +614,12 @@ def first_videos(args, chains, size):
     if not fits:
         raise data.InputError("saved chains keep the frame size that was learned: use -start noise for another")
     draws = [utils.generator("cpu", args.seed, "pieces", k) for k in numbers]
-    J = torch.stack([shuffle(chains[k % len(chains)], size[0], draw) for k, draw in enumerate(draws)])
+    J = torch.stack([join_pieces(chains[k % len(chains)], size[0], draw) for k, draw in enumerate(draws)])
     return J.contiguous(memory_format=torch.channels_last_3d)
 
 
-def shuffle(chain, length, generator):
-    """`length` frames of a chain (3, T, H, W): pieces of half its length, each from a random moment on."""
+def join_pieces(chain, length, generator):
+    """`length` frames made of pieces of a chain (3, T, H, W), each half its length from a random moment on."""
     half = -(-chain.shape[1] // 2)
     starts = torch.randint(chain.shape[1] - half + 1, (-(-length // half), 1), generator=generator)
     return chain[:, (starts + torch.arange(half)).flatten()[:length]]

@@ -649,6 +649,7 @@ def generate(args, given):
     else:
         videos = torch.cat([new_videos(net, latents, args, batch) for batch in range(args.num_batches_in_test)])
     videos = grey(videos)
+    utils.delete_outputs(folder / "test")
     utils.save_videos(folder / "test", "synthesized", videos)
     sheet = utils.contact_sheet(videos[:12], [f"video {k}" for k in range(len(videos[:12]))])
     utils.write_atomically(folder / "test/contact_sheet.png", utils.png_bytes(sheet))

@@ -358,9 +358,7 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.lock()
             if overwrite and (self.folder / "config.json").exists():
-                for name in OUTPUTS:
-                    path = self.folder / name
-                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                delete_outputs(self.folder)
             if (self.folder / "config.json").exists():
                 self.compare(json.loads((self.folder / "config.json").read_text())["settings"], changeable)
             self.write("config.json", json.dumps({"settings": settings, **versions()}, indent=2).encode())
@@ -578,8 +576,14 @@ def duration(seconds):
 
 OUTPUTS = (
     "config.json metrics.csv evaluation.json evaluation.csv evaluation.png recovery.json recovery.csv "
-    "observed_sequence synthesized_sequence recovered_sequence final_results progress log model"
+    "observed_sequence synthesized_sequence recovered_sequence final_results progress log model test generated"
 ).split()
+
+
+def delete_outputs(folder):
+    """Delete what a program has left in a folder, and nothing else."""
+    for path in (Path(folder) / name for name in OUTPUTS):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def snapshot(state):

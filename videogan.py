@@ -21,7 +21,7 @@ from torch import nn
 
 FRAMES, SIZE = 32, 64  # of every video: the nets are built for them
 LATENT = 100
-WIDTH = 64  # channels of the generator's last maps and the discriminator's first; all others are multiples
+WIDTH = 64  # channels of G's last maps and D's first, twice that where conditional; all others are multiples
 FAKE, REAL = 0, 1  # the classes that D tells apart
 
 CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}

@@ -721,7 +721,8 @@ def models(tmp_path_factory, flags, learned):
     def get(net_type):
         if net_type not in made:
             made[net_type] = tmp_path_factory.mktemp(net_type)
-            assert call(flags(made[net_type], "-net_type", net_type, "-num_epochs", 2)).code == 0
+            more = "-num_epochs", 4, "-lr", 0.02, "-step_size", 0.5  # a rate at which the drift soon matters
+            assert call(flags(made[net_type], "-net_type", net_type, *more)).code == 0
         return made[net_type]
 
     return get
@@ -752,10 +753,10 @@ def test_new_videos_have_the_size_that_is_asked_for(net_type, more, shape, model
     before = contents(output)
     done = sample(output, *more.split())
     assert (done.code, done.err) == (0, "") and f"{shape[0]} new videos of {shape[1]} frames" in done.out
-    assert "not judged: data_path 'none'" in done.out
+    assert ("not judged: data_path 'none'" in done.out) == (shape[2:4] == (16, 16))
     assert new_videos(output).shape == shape
-    assert {name for name in contents(output) if "test" not in name.parts} == before.keys()
-    assert all(contents(output)[name] == content for name, content in before.items())  # the run is as it was
+    after = contents(output)
+    assert {name: content for name, content in after.items() if "test" not in name.parts} == before
     assert iio.imread(output / "clip/test/final_results/sequence_0.gif").shape == shape[1:]
 
 
@@ -778,43 +779,74 @@ def test_new_videos_are_judged_in_pieces_as_long_as_the_clip(models, copy_of, da
     assert (output / "clip/test/evaluation.png").exists() and sum(name.startswith("new") for name in rows) == 4
 
 
-def test_new_videos_are_langevin_dynamics_of_the_learned_model(models, copy_of):
-    """One step from noise, beside the same step by autograd."""
+def test_new_videos_are_langevin_dynamics_of_the_learned_model(models, copy_of, monkeypatch):
+    """Two steps from noise, beside the same steps by autograd."""
+    seen, to_uint8 = [], utils.to_uint8
+    monkeypatch.setattr(utils, "to_uint8", lambda videos: seen.append(videos.clone()) or to_uint8(videos))
     output = copy_of(models("ST") / "clip")
-    assert sample(output, "-start", "noise", "-seed", 5, "-sample_size", 2, steps=1).code == 0
-    state = state_of(output / "clip")
+    assert sample(output, "-start", "noise", "-seed", 5, "-sample_size", 2, steps=2).code == 0
+    state, delta = state_of(output / "clip"), 0.5
     f = model.descriptor("ST", 12, 16)
     f.load_state_dict(state["net"])
-    J, Z = (main.white_noise(2, f.size, [utils.generator("cpu", 5, kind, k) for k in range(2)])
-            for kind in ("start", "test"))
-    J = J + 0.3**2 / 2 * (f.plain_gradient(J) - J) + 0.3 * Z
-    assert np.abs(new_videos(output) - utils.to_uint8(J + state["mean"]).astype(int)).max() <= 1
+    J = main.white_noise(2, f.size, [utils.generator("cpu", 5, "start", k) for k in range(2)])
+    draws = [utils.generator("cpu", 5, "test", k) for k in range(2)]
+    drifts = []
+    for _ in range(2):
+        Z = main.gaussian_(torch.empty_like(J), draws)
+        drifts.append(delta**2 / 2 * f.plain_gradient(J))
+        J = J + drifts[-1] - delta**2 / 2 * J + delta * Z
+    assert max(drift.abs().max() for drift in drifts) > 0.1
+    assert (seen[0] - state["mean"] - J).abs().max() < 1e-3
 
 
-def test_the_seed_decides_which_new_videos_and_the_chunk_does_not(models, copy_of):
-    output, videos = copy_of(models("FC_S_large") / "clip"), {}
-    for more in ("-seed 1", "-seed 1 -chunk 1", "-seed 2"):
-        assert sample(output, "-num_frames", 15, *more.split()).code == 0
-        videos[more] = new_videos(output).astype(int)
-    assert np.abs(videos["-seed 1"] - videos["-seed 1 -chunk 1"]).max() <= 1
-    assert np.abs(videos["-seed 1"] - videos["-seed 2"]).max() > 1
-    assert np.abs(videos["-seed 1"][0] - videos["-seed 1"][2]).max() > 1  # of one chain, but not the same
+def test_the_seed_decides_where_new_videos_start_and_no_two_start_alike(models):
+    chains = torch.cat(state_of(models("FC_S_large") / "clip")["chains"])
+
+    def first(seed):
+        return main.first_videos(SimpleNamespace(start=None, sample_size=4, seed=seed), chains, (40, 16, 16))
+
+    J = first(1)
+    assert J.shape == (4, 3, 40, 16, 16) and torch.equal(J, first(1)) and not torch.equal(J, first(2))
+    assert not any(torch.equal(J[a], J[b]) for a in range(4) for b in range(a))
+    for k, video in enumerate(J):  # of its chain alone
+        frames = chains[k % 2].unbind(1)
+        assert all(any(torch.equal(frame, one) for one in frames) for frame in video.unbind(1))
+
+
+def test_the_chunk_changes_no_new_video(models, copy_of):
+    output, videos = copy_of(models("ST") / "clip"), []
+    for chunk in (0, 1, 2):
+        assert sample(output, "-num_frames", 15, "-chunk", chunk).code == 0
+        videos.append(new_videos(output).astype(int))
+    assert np.abs(videos[0] - videos[1]).max() <= 1 and np.abs(videos[0] - videos[2]).max() <= 1
+    assert videos[0].std() > 0
 
 
 @pytest.mark.parametrize("frames, length", [(12, 12), (12, 50), (7, 3), (1, 4)])
-def test_a_shuffled_chain_is_pieces_of_half_its_length(frames, length):
-    chain = torch.arange(float(frames)).view(1, frames, 1, 1)
-    shuffled = main.shuffle(chain, length, torch.Generator().manual_seed(3)).flatten()
-    assert len(shuffled) == length and set(shuffled.tolist()) <= set(range(frames))
-    seams = torch.nonzero(shuffled.diff() != 1).flatten() + 1
-    assert set(seams.tolist()) <= set(range(0, length, -(-frames // 2)))
+def test_pieces_of_a_chain_are_half_its_length(frames, length):
+    chain, joined = torch.arange(float(frames)).view(1, frames, 1, 1), []
+    for seed in range(20):
+        joined.append(main.join_pieces(chain, length, torch.Generator().manual_seed(seed)).flatten())
+        assert len(joined[-1]) == length and set(joined[-1].tolist()) <= set(range(frames))
+        seams = torch.nonzero(joined[-1].diff() != 1).flatten() + 1
+        assert set(seams.tolist()) <= set(range(0, length, -(-frames // 2)))
+    assert {int(x[0]) for x in joined} == set(range(frames // 2 + 1))  # they may begin anywhere
+
+
+def test_new_videos_replace_those_of_before(models, copy_of, data_path):
+    output = copy_of(models("FC_S_large") / "clip")
+    assert sample(output, "-data_path", data_path, "-sample_size", 3).code == 0
+    assert (output / "clip/test/evaluation.csv").exists()
+    assert sample(output, "-num_frames", 5, "-sample_size", 1).code == 0
+    assert new_videos(output).shape == (1, 5, 16, 16, 3)
+    assert not list((output / "clip/test").glob("evaluation.*"))
 
 
 @pytest.mark.parametrize("net_type, more, message", [
     ("FC", "-num_frames 20", "FC not at all"),
     ("FC_S_large", "-im_size 24", "in time"),
     ("ST", "-im_size 24 -start chains", "-start noise"),
-    ("ST", "-ckpt README.md", "cannot load checkpoint"),
+    ("ST", f"-ckpt {__file__}", "cannot load checkpoint"),
     ("ST", "-category none", "there is no checkpoint"),
 ])
 def test_new_videos_that_cannot_be_are_refused(net_type, more, message, models, copy_of):
@@ -847,6 +879,14 @@ def test_a_mask_that_hides_everything_is_an_error_of_one_line(tmp_path, flags):
     done = call(flags(tmp_path / "new", "-mask_type", "external", "-mask_file", tmp_path / "mask.npy"))
     assert done.code == 2 and done.err.count("\n") == 1 and "hides every pixel" in done.err
     assert not (tmp_path / "new").exists()
+
+
+def test_a_mask_that_hides_nothing_is_not_judged(tmp_path, flags):
+    np.save(tmp_path / "mask.npy", np.zeros((12, 16, 16), bool))
+    more = "-mask_type", "external", "-mask_file", tmp_path / "mask.npy", "-num_epochs", 1
+    done = call(flags(tmp_path, *more))
+    assert done.code == 0 and "not judged: " in done.out
+    assert state_of(tmp_path / "clip")["epoch"] == 1 and not (tmp_path / "clip/recovery.json").exists()
 
 
 @pytest.mark.parametrize("kind", ["region", "missing_frames", "salt_pepper"])
