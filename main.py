@@ -468,7 +468,8 @@ def learn(args):
     if learner.epoch == 0:
         observed = learner.pictures()[0]
         run.in_background(lambda: utils.save_frames(run.folder / "observed_sequence", observed))
-    shorter = "-im_size 64 -preset quality takes minutes"
+    short = args.preset == "quality" and max(args.im_size) <= 64
+    shorter = None if short else "-im_size 64 -preset quality takes minutes"
     utils.fit(learner, run, lambda metrics: report(learner, run, metrics, videos, hidden), SHOWN, shorter)
     print(f"done: {learner.epoch} epochs; new videos are in '{run.folder}/final_results'")
 

@@ -529,7 +529,7 @@ def fit(learner, run, report, shown, shorter):
 
     With run.unit an epoch (or an iteration): learner has args.num_epochs, epoch, state() and learn_epoch(log) ->
     metrics, which calls log(epoch, metrics) as part of the change of its state; report(metrics) is called after each;
-    shown: the metrics on the bar; shorter: what makes a long run on a CPU a short one.
+    shown: the metrics on the bar; shorter: what makes a long run on a CPU a short one, or None.
     """
     unit, total = run.unit, getattr(learner.args, f"num_{run.unit}s")
     learn, first = getattr(learner, f"learn_{unit}"), getattr(learner, unit) + 1
@@ -541,10 +541,11 @@ def fit(learner, run, report, shown, shorter):
             bar.set_postfix({name: f"{metrics[name]:.4g}" for name in shown if name in metrics}, refresh=False)
             bar.update()
             report(metrics)
-            if done == first:
+            if done == min(first + 2, total):  # the first prepares much that the others find
                 seconds = time.perf_counter() - begun
-                left = seconds * (total - first)
-                hint = f"; on this CPU, {shorter}" if left > 1800 and learner.args.device.type == "cpu" else ""
+                left = seconds * (total - done)
+                slow = shorter and left > 1800 and learner.args.device.type == "cpu"
+                hint = f"; on this CPU, {shorter}" if slow else ""
                 tqdm.write(f"one {unit} took {seconds:.2g} s: about {duration(left)} to go{hint}")
         run.wait()
     except (KeyboardInterrupt, RunError) as stop:
