@@ -20,7 +20,7 @@ import evaluate
 import interpolate
 import utils
 from langevin import LangevinGraph, gaussian_, langevin
-from model import NETS, descriptor, layer_table
+from model import NETS, Descriptor, descriptor, layer_table
 
 # Settings that a resumed run may change; all others decide the result.
 CHANGEABLE = ("num_epochs", "anneal", "log_step", "device", "data_path", "output_dir")
@@ -191,26 +191,23 @@ def pick_precision(f, x, limit=0.01):
     Biases that keep the units away from their kinks make it a test of the arithmetic alone: at its tiny first weights
     a net has units that any rounding turns on or off.
     """
-
-    def timed(dtype):
-        sample_in(f, dtype, x)
-        f.gradient(x)  # what the first call prepares
-        seconds = []
-        while sum(seconds) < 0.3:
-            begun = time.perf_counter()
-            g = f.gradient(x)
-            norm = g.norm().item()  # also waits for the device
-            seconds.append(time.perf_counter() - begun)
-        return g, norm, min(seconds)
-
     biases = [layer.bias.detach() for layer in f.layers]
     for bias in biases:
         bias.fill_(100)
-    exact, norm, slow = timed(torch.float32)
-    rough, _, fast = timed(torch.bfloat16)
+    nets, seconds = [Descriptor(f.layers, f.size) for _ in range(2)], [[], []]
+    for net, dtype in zip(nets, (torch.float32, torch.bfloat16), strict=True):
+        sample_in(net, dtype, x)
+    exact, rough = (net.gradient(x) for net in nets)  # the first call also prepares what others find
+    error = ((rough - exact).norm() / exact.norm()).item()
+    while sum(map(sum, seconds)) < 0.6:  # in turn, for the machine may be busy with other things
+        for net, taken in zip(nets, seconds, strict=True):
+            begun = time.perf_counter()
+            net.gradient(x).norm().item()  # waits for the device
+            taken.append(time.perf_counter() - begun)
     for bias in biases:
         bias.zero_()
-    return "bf16" if (rough - exact).norm() <= limit * norm and fast < slow else "fp32"
+    slow, fast = map(min, seconds)
+    return "bf16" if error <= limit and fast < slow else "fp32"
 
 
 # -------------------------------------------------------------------------------------------------------- learning

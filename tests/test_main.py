@@ -354,6 +354,22 @@ def test_a_net_with_a_single_top_unit_learns_from_every_seed(seed, tmp_path, fla
     assert float(rows_of(tmp_path / "clip")[-1]["f_obs"]) > 0
 
 
+@pytest.mark.parametrize("slow, error, chosen", [("fp32", 0, "bf16"), ("bf16", 0, "fp32"), ("fp32", 0.02, "fp32")])
+def test_bfloat16_is_picked_where_it_is_faster_and_accurate(slow, error, chosen, monkeypatch):
+    gradient = model.Descriptor.gradient
+
+    def altered(f, x):
+        low = bool(f._low)
+        time.sleep(0.02 if low == (slow == "bf16") else 0)
+        return gradient(f, x) * (1 + error if low else 1)
+
+    monkeypatch.setattr(model.Descriptor, "gradient", altered)
+    f = model.descriptor("FC_S_large", 7, 12)
+    before = {name: value.clone() for name, value in f.state_dict().items()}
+    assert main.pick_precision(f, 50 * torch.randn(1, 3, 7, 12, 12)) == chosen
+    assert all(torch.equal(value, before[name]) for name, value in f.state_dict().items())
+
+
 def test_automatic_choices_run_and_resume(tmp_path, flags):
     for epochs in (1, 2):
         assert call([*flags(tmp_path, "-num_epochs", epochs, "-precision", "auto"), "-device", "auto"]).code == 0
