@@ -611,8 +611,12 @@ def load_checkpoint(path, device, part=None):
         state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise RunError(f"there is no checkpoint '{path}'", code=2) from None
-    except Exception as error:  # a damaged file can fail in many ways
+    except torch.OutOfMemoryError:
+        raise
+    except OSError as error:
         raise RunError(f"cannot load checkpoint '{path}': {reason(error)}", code=2) from error
+    except Exception as error:  # a damaged file can fail in many ways
+        raise RunError(f"cannot load checkpoint '{path}': it is damaged, or none", code=2) from error
     if not isinstance(state, dict) or part not in (None, *state):
         raise RunError(f"'{path}' is not a checkpoint of this program", code=2)
     return state
