@@ -34,6 +34,7 @@ ROWS = 6  # of a contact sheet, for observed videos and for chains
 LOST = 20  # epochs without a gradient at the chains, after which they are not expected back
 BLENDS = [k / 20 for k in range(21)]  # of the way from the first guesses to the mean of samples, that a blend tries
 MEMORY = 50  # epochs over which recovered clips are averaged
+SOME = 24  # frames of a video, by which a CPU's precisions are timed
 JUDGED = 12  # pieces of new videos at most, as long as the clip
 MARGIN = 24  # frames sampled beyond each end of a video of another length, and cut off: they see the padding
 
@@ -455,8 +456,9 @@ def learn(args):
     chosen = state or {"precision": args.precision, "chunk": args.chunk}
     learner.chunk = chosen["chunk"] or pick_chunk(f, f.size, args.batch_size + args.num_chain, args.device)
     learner.precision = chosen["precision"]
-    # a GPU's fastest route depends on how many videos are sampled at once; on a CPU one video tells enough
-    x = learner.J[0][: learner.chunk] if args.device.type == "cuda" else learner.I[0][:1]
+    # a GPU's fastest route depends on how many videos are sampled at once; on a CPU some frames of one tell enough
+    frames = SOME if all(kernel[0] for _, kernel, _, _ in NETS[args.net_type]) else None  # a net that slides in time
+    x = learner.J[0][: learner.chunk] if args.device.type == "cuda" else learner.I[0][:1, :, :frames]
     if learner.precision == "auto":
         learner.precision = pick_precision(f, x)
     sample_in(f, torch.bfloat16 if learner.precision == "bf16" else torch.float32, x)
