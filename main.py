@@ -34,7 +34,7 @@ ROWS = 6  # of a contact sheet, for observed videos and for chains
 LOST = 20  # epochs without a gradient at the chains, after which they are not expected back
 BLENDS = [k / 20 for k in range(21)]  # of the way from the first guesses to the mean of samples, that a blend tries
 MEMORY = 50  # epochs over which recovered clips are averaged
-SOME = 24  # frames of a video, by which a CPU's precisions are timed
+TIMED = 24  # frames of a video, by which a CPU's precisions are timed
 JUDGED = 12  # pieces of new videos at most, as long as the clip
 MARGIN = 24  # frames sampled beyond each end of a video of another length, and cut off: they see the padding
 
@@ -177,6 +177,11 @@ def pick_chunk(f, size, videos, device):
     free = (utils.available_memory(device) - parameters) / 2
     budget = min(free, 2**30) if device.type == "cpu" else free
     return int(min(max(budget // memory_per_video(f, size), 1), videos))
+
+
+def fixed_axes(net_type):
+    """Of time, height and width, those that a kernel of the net covers whole: along these it cannot slide."""
+    return [0 in sides for sides in zip(*(kernel for _, kernel, _, _ in NETS[net_type]), strict=True)]
 
 
 def sample_in(f, dtype, x):
@@ -457,7 +462,7 @@ def learn(args):
     learner.chunk = chosen["chunk"] or pick_chunk(f, f.size, args.batch_size + args.num_chain, args.device)
     learner.precision = chosen["precision"]
     # a GPU's fastest route depends on how many videos are sampled at once; on a CPU some frames of one tell enough
-    frames = SOME if all(kernel[0] for _, kernel, _, _ in NETS[args.net_type]) else None  # a net that slides in time
+    frames = None if fixed_axes(args.net_type)[0] else TIMED
     x = learner.J[0][: learner.chunk] if args.device.type == "cuda" else learner.I[0][:1, :, :frames]
     if learner.precision == "auto":
         learner.precision = pick_precision(f, x)
@@ -580,9 +585,9 @@ def sample_learned(args, given):
         return f.gradient(x).sub_(x, alpha=1 / learned["refsig"] ** 2)
 
     parts = [slice(k, k + chunk) for k in range(0, len(J), chunk)]
-    epochs = [state["epoch"] * (k + 1) / args.test_steps for k in range(args.test_steps)]  # delta falls as it did there
-    for rows, epoch in tqdm(list(itertools.product(parts, epochs)), unit="step", disable=None):
-        delta = step_size(SimpleNamespace(**learned), epoch)
+    epochs = [state["epoch"] * (k + 1) / args.test_steps for k in range(args.test_steps)]
+    deltas = [step_size(SimpleNamespace(**learned), epoch) for epoch in epochs]  # fall as they did while learning
+    for rows, delta in tqdm(list(itertools.product(parts, deltas)), unit="step", disable=None):
         J[rows] = langevin(J[rows], score, 1, delta, generators[rows])
     if not torch.isfinite(J).all():
         raise utils.RunError("sampling diverged: the model was learned with too large a -step_size or -lr")
@@ -627,9 +632,7 @@ def join_pieces(chain, length, generator):
 
 def check_fits(f, size, net_type):
     """InputError if the learned net cannot slide to videos of size (T, H, W)."""
-    kernels = [kernel for _, kernel, _, _ in NETS[net_type]]
-    fixed = [0 in sides for sides in zip(*kernels, strict=True)]  # a kernel covers all of this axis
-    if any(stays and have != want for stays, have, want in zip(fixed, f.size, size, strict=True)):
+    if any(fixed and have != want for fixed, have, want in zip(fixed_axes(net_type), f.size, size, strict=True)):
         learned, asked = ("x".join(map(str, s)) for s in (f.size, size))
         raise data.InputError(f"{net_type} has learned {learned} (frames x height x width) and cannot sample {asked}: "
                               "ST slides in space and time, FC_S, FC_S_large and FC_S_multi in time, FC not at all")
