@@ -6,7 +6,8 @@
 'plain' is what the library offers: its convolution everywhere and autograd, float32, contiguous tensors. A Langevin
 step is gradient, drift and noise; a learning step is the gap of 3 chains and 1 observed video, its gradient, and Adam.
 GFLOP/s count the multiplications and additions that the model needs, whatever is spent; 'of mm' is their share of what
-a matrix product of the same type reaches in the same run (2048 x 2048 on a CPU). The error is the gradient's against
+a matrix product of the same type reaches in the same run (2048 x 2048 on a CPU). There is no bf16 where the machine has
+no instructions for it. The error is the gradient's against
 float64 (relative norm; 32 px, 14 frames, units clear of their kinks, so that arithmetic alone counts).
 """
 
@@ -96,15 +97,15 @@ def print_profile(name, step, f, chains, rate, device):
                                        max_name_column_width=60))
 
 
-def gradient_errors(net, device):
-    """Relative error of each variant's gradient against float64."""
+def gradient_errors(net, device, dtypes):
+    """Relative error against float64 of the plain gradient, and of ours in each of the dtypes."""
     torch.manual_seed(0)
     f = descriptor(net, 14, 32).to(device)
     for layer in f.layers:
         layer.bias.detach().fill_(100)
     x = 50 * torch.randn(1, 14, 32, 32, 3, device=device).permute(0, 4, 1, 2, 3)
     exact = copy.deepcopy(f).double().plain_gradient(x.double())
-    gradients = [f.plain_gradient(x), f.gradient(x), f.sample_in(torch.bfloat16).gradient(x)]
+    gradients = [f.plain_gradient(x), *(f.sample_in(dtype).gradient(x) for dtype in dtypes)]
     return [((g.double() - exact).norm() / exact.norm()).item() for g in gradients]
 
 
@@ -161,33 +162,36 @@ def measure(net, device_name, rounds, chains, profile, queue):
     utils.prepare(device)
     torch.manual_seed(0)
     f = descriptor(net, 70, NETS[net]).to(device)
-    low, x = Descriptor(f.layers, f.size).sample_in(torch.bfloat16), videos_of(f, chains + 1, device)
+    dtypes = [torch.float32, torch.bfloat16] if utils.multiplies_bfloat16(device) else [torch.float32]
+    nets = [Descriptor(f.layers, f.size).sample_in(dtype) for dtype in dtypes]
+    x, adam = videos_of(f, chains + 1, device), utils.Adam(f.parameters(), 1e-3, 0.5)
     start = x[:chains], [utils.generator(device, k) for k in range(chains)]
-    fp32, bf16, adam = our_chain(f, *start), our_chain(low, *start), utils.Adam(f.parameters(), 1e-3, 0.5)
+    ours = [our_chain(each, *start) for each in nets]
 
     def our_learning():
         learn(f.features, x, chains, adam)
 
-    for step in (fp32, bf16, our_learning):
+    for step in (*ours, our_learning):
         step()
     peak = (torch.cuda.max_memory_allocated() if device.type == "cuda" else
             resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024) / 2**30
     plain, plain_learning = plain_steps(f, device, chains)
     plain()
     plain_learning()
-    times = {name: [] for name in VARIANTS}
+    names = VARIANTS[: len(dtypes) + 1]
+    times = {name: [] for name in names}
     for _ in range(rounds):
-        for name, step in zip(VARIANTS, (plain, fp32, bf16), strict=True):
+        for name, step in zip(names, (plain, *ours), strict=True):
             count = CHAIN if device.type == "cuda" and step is not plain else 1
             times[name].append(seconds(step, device) / count)
-    ours = statistics.median(seconds(our_learning, device) for _ in range(rounds))
-    learning = dict(zip(VARIANTS, (seconds(plain_learning, device), ours, ours), strict=True))  # always float32
-    rates = {"fp32": product_rate(torch.float32, device), "bf16": product_rate(torch.bfloat16, device)}
+    learning = dict.fromkeys(names, statistics.median(seconds(our_learning, device) for _ in range(rounds)))
+    learning["plain fp32"] = seconds(plain_learning, device)  # always float32
+    rates = dict(zip(("fp32", "bf16"), (product_rate(dtype, device) for dtype in dtypes)))
     if profile:
-        print_profile(f"{net} ours fp32", our_step(f, *start), f, chains, rates["fp32"], device)
-        print_profile(f"{net} ours bf16", our_step(low, *start), f, chains, rates["bf16"], device)
+        for name, each in zip(names[1:], nets, strict=True):
+            print_profile(f"{net} {name}", our_step(each, *start), f, chains, rates[name[-4:]], device)
     base, cost, rows = statistics.median(times["plain fp32"]), chains * gigaflop(f), []
-    for name, error in zip(VARIANTS, gradient_errors(net, device), strict=True):
+    for name, error in zip(names, gradient_errors(net, device, dtypes), strict=True):
         step, learn_time, rate = statistics.median(times[name]), learning[name], rates[name[-4:]]
         rows.append({
             "net": net, "variant": name, "seconds_per_step": step, "speedup": base / step,

@@ -25,7 +25,7 @@ from model import NETS, Descriptor, descriptor, layer_table
 # Settings that a resumed run may change; all others decide the result.
 CHANGEABLE = ("num_epochs", "anneal", "log_step", "device", "data_path", "output_dir")
 # What made samples better on the clips it was tried on (see RESULTS.md): fewer, longer steps and a faster rate.
-QUALITY = {"sample_steps": 2, "step_size": 0.5, "lr": 0.002, "anneal": 0.4, "num_epochs": 1000}
+QUALITY = {"mean": "image", "sample_steps": 2, "step_size": 0.5, "lr": 0.002, "anneal": 0.4, "num_epochs": 1000}
 GUESSES = {"field": "Gaussian field", "linear": "linear interpolation", "mean": "flat"}  # their names in tables
 STEADY = 600  # epochs for which that rate may stay: after some 850 at 0.002 the chains leave the model
 TESTING = ("test", "ckpt", "sample_size", "test_steps", "start", "loop", "overwrite", "dry_run")  # no part of a run
@@ -66,6 +66,8 @@ def build_parser():
         choices=("blend", "last", "mean", "noise_free"))
     group = parser.add_argument_group("model")
     add(group, "net_type", "FC_S_large", "net: " + ", ".join(NETS), choices=tuple(NETS))
+    add(group, "mean", "scalar", "what is subtracted from videos, and around which the reference is: the mean of all "
+        "values, or the mean image, which leaves to the net what moves", choices=("scalar", "image"))
     add(group, "refsig", 1.0, "std sigma of the white-noise reference, in grey levels", type=utils.positive_float)
     group = parser.add_argument_group("Langevin sampling")
     add(group, "num_chain sample_batch", 3, "chains (synthesised videos) per mini-batch", type=utils.positive_int)
@@ -109,6 +111,8 @@ def parse(argv=None):
     args, given = parser.parse_given(argv)
     if args.preset == "quality":
         vars(args).update({name: value for name, value in QUALITY.items() if name not in given})
+        if "mean" not in given and not fixed_axes(args.net_type)[1]:
+            args.mean = "scalar"  # a net that slides in space takes all places for alike
         if "anneal" not in given:
             args.anneal = max(args.anneal, 1 - STEADY / args.num_epochs)
     if not 0 <= args.beta1 < 1:
@@ -194,9 +198,12 @@ def sample_in(f, dtype, x):
 def pick_precision(f, x, limit=0.01):
     """'bf16' if on this device a new net's gradient at x is then within `limit` (relative) of float32's, and faster.
 
-    Biases that keep the units away from their kinks make it a test of the arithmetic alone: at its tiny first weights
-    a net has units that any rounding turns on or off.
+    A device without instructions for bfloat16 is not even tried: one gradient may take minutes. Biases that keep the
+    units away from their kinks make it a test of the arithmetic alone: at its tiny first weights a net has units that
+    any rounding turns on or off.
     """
+    if not utils.multiplies_bfloat16(x.device):
+        return "fp32"
     biases = [layer.bias.detach() for layer in f.layers]
     for bias in biases:
         bias.fill_(100)
@@ -234,7 +241,8 @@ class Learner:
     """The state of learning and one epoch of it; `begin` or `restore` it first.
 
     f: descriptor; I: observed videos and J: chains, each a list of mini-batches (N, 3, T, H, W) in mean-subtracted grey
-    levels; epoch: how many are done; lost: for how many f has had no gradient at the chains.
+    levels; mean: what is subtracted, one value or an image (3, 1, H, W); epoch: how many are done; lost: for how many f
+    has had no gradient at the chains.
 
     Where pixels are hidden, more lists of mini-batches: hidden, which pixels of I move, and probes, those among them
     whose truth is known, (N, 1, T, H, W); average: I over the last epochs; blind: I at the start; full: the clips with
@@ -247,24 +255,27 @@ class Learner:
         self.graphs, self.pixel_gradient = {}, torch.zeros((), device=args.device)  # rms of df/dJ, for the log
         self.device = next(f.parameters()).device
         self.optimizer = utils.Adam(f.parameters(), args.lr, args.beta1)
-        self.hidden, self.probes, unseen = None, None, np.zeros(videos.shape[:-1], bool)
+        self.hidden = self.probes = self.average = self.blind = self.full = None
         if hidden is not None:
             probes = draw_probes(hidden) if args.readout == "blend" else np.zeros_like(hidden)
-            unseen = hidden | probes
-            self.hidden, self.probes = (self.batches(torch.from_numpy(m)[:, None]) for m in (unseen, probes))
-        self.mean = float(videos[~unseen].mean(dtype=np.float64))
-        self.I = self.batches(data.to_tensor(videos) - self.mean) if hidden is None else None
-        self.average = self.blind = self.full = None
+            self.hidden, self.probes = (self.batches(torch.from_numpy(m)[:, None]) for m in (hidden | probes, probes))
         self.judged = hidden is None and len(videos) == 1 and bool((videos != videos[:, :1]).any())  # by evaluate.py
 
     def begin(self, videos, hidden):
-        """The first state: guesses of hidden pixels, chains of noise."""
+        """The first state: guesses of hidden pixels, the mean, chains of noise."""
+        blind, unseen = data.to_tensor(videos), np.zeros(videos.shape[:-1], bool)
         if hidden is not None:
             print("guessing hidden pixels from visible ones", flush=True)
-            probes = torch.cat(self.probes)[:, 0].cpu().numpy()
-            guesses = hide(videos, hidden, probes, self.args.hidden_start, self.device)
-            self.blind, self.full = (self.batches(x - self.mean) for x in guesses)
-            self.I = self.average = self.blind
+            unseen, probes = (torch.cat(m)[:, 0].cpu().numpy() for m in (self.hidden, self.probes))
+            blind, full = hide(videos, hidden, probes, self.args.hidden_start, self.device)
+        if self.args.mean == "image":  # of hidden pixels, of their guesses
+            self.mean = blind.mean((0, 2), keepdim=True, dtype=torch.float64)[0].float()
+        else:
+            self.mean = torch.tensor(videos[~unseen].mean(dtype=np.float64), dtype=torch.float32)
+        self.I = self.batches(blind - self.mean)
+        if hidden is not None:
+            self.average, self.blind, self.full = self.I, self.I, self.batches(full - self.mean)
+        self.mean = self.mean.to(self.device)
         with torch.no_grad():
             if not self.f.features(self.I[0][:1]).any():  # all top units dead, as FC's only one may be: turn them over
                 self.f.layers[-1].weight.neg_()
@@ -349,16 +360,17 @@ class Learner:
     def metrics(self, I, J, values, drift):
         """What diagnoses an energy-based model, as plain numbers by name; None where this epoch has no figure."""
         f_I, f_J, alive = values.tolist()
-        std, mean = torch.std_mean(J)
+        levels = J + self.mean
+        std, mean = torch.std_mean(levels)
         numbers = {
             "f_obs": f_I,
             "f_syn": f_J,
             "gap": f_J - f_I,
             "drift_to_noise": drift,  # rms of (delta^2 / 2) df/dJ against that of delta Z
-            "chain_mean": mean + self.mean,
+            "chain_mean": mean,
             "chain_std": std,
-            "chain_min": J.amin() + self.mean,
-            "chain_max": J.amax() + self.mean,
+            "chain_min": levels.amin(),
+            "chain_max": levels.amax(),
             "recon_err": (J.mean(0) - I.mean(0)).square().mean(),
             "alive": alive,
         }
@@ -428,12 +440,15 @@ class Learner:
         videos = {GUESSES[self.args.hidden_start]: guess, "mean of samples": mean}
         return {name: utils.to_uint8(x + self.mean)[0] for name, x in videos.items()}
 
-    def restore(self, state):
+    def restore(self, state, videos):
+        """The state that `state` gave, of a run with these observed videos."""
         self.f.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.J, self.epoch = state["chains"], state["epoch"]
+        self.J, self.epoch, self.mean = state["chains"], state["epoch"], state["mean"]
         if state["recovered"]:
             self.I, self.average, self.blind, self.full = state["recovered"]
+        else:
+            self.I = self.batches(data.to_tensor(videos).to(self.device) - self.mean)
 
 
 def settings_of(args):
@@ -453,7 +468,7 @@ def learn(args):
     run = utils.Run(f"{args.output_dir}/{args.category}", settings_of(args), CHANGEABLE, args.overwrite)
     learner, state = Learner(args, videos, hidden, f), run.load_checkpoint(args.device)
     if state:
-        learner.restore(state)
+        learner.restore(state, videos)
     else:
         learner.begin(videos, hidden)
     if learner.epoch >= args.num_epochs:
@@ -571,7 +586,7 @@ def sample_learned(args, given):
     f = descriptor(learned["net_type"], learned["num_frames"], learned["im_size"]).to(args.device)
     f.load_state_dict(state["net"])
     size = (given.get("num_frames", learned["num_frames"]), *given.get("im_size", learned["im_size"]))
-    check_fits(f, size, learned["net_type"])
+    check_fits(f, size, learned)
     if args.loop:  # on a circle all strides must come out even
         period = math.prod(layer.stride[0] for layer in f.layers)
         size = (-(-size[0] // period) * period, *size[1:])
@@ -630,12 +645,15 @@ def join_pieces(chain, length, generator):
     return chain[:, (starts + torch.arange(half)).flatten()[:length]]
 
 
-def check_fits(f, size, net_type):
-    """InputError if the learned net cannot slide to videos of size (T, H, W)."""
-    if any(fixed and have != want for fixed, have, want in zip(fixed_axes(net_type), f.size, size, strict=True)):
+def check_fits(f, size, settings):
+    """InputError if the net, learned with these settings, cannot slide to videos of size (T, H, W)."""
+    net_type, image = settings["net_type"], settings["mean"] == "image"
+    fixed = [a or b for a, b in zip(fixed_axes(net_type), (False, image, image), strict=True)]
+    if any(stays and have != want for stays, have, want in zip(fixed, f.size, size, strict=True)):
         learned, asked = ("x".join(map(str, s)) for s in (f.size, size))
         raise data.InputError(f"{net_type} has learned {learned} (frames x height x width) and cannot sample {asked}: "
-                              "ST slides in space and time, FC_S, FC_S_large and FC_S_multi in time, FC not at all")
+                              "ST slides in space (without -mean image) and time, FC_S, FC_S_large and FC_S_multi in "
+                              "time, FC not at all")
 
 
 def main(argv=None):

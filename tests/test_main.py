@@ -211,14 +211,15 @@ def test_metrics_have_a_row_for_each_epoch_that_agrees_with_the_state(learned, d
     state, last = state_of(learned), {name: float(value) for name, value in rows[-1].items()}
     J = torch.cat(state["chains"]).double()
     I = data.to_tensor(data.load_category(data_path, "clip", 12, (16, 16))[0]).double()
-    assert state["mean"] == pytest.approx(I.mean().item())
-    assert last["chain_mean"] == pytest.approx(J.mean().item() + state["mean"], rel=1e-5)
+    mean = state["mean"].item()
+    assert mean == pytest.approx(I.mean().item())
+    assert last["chain_mean"] == pytest.approx(J.mean().item() + mean, rel=1e-5)
     assert last["chain_std"] == pytest.approx(J.std().item(), rel=1e-4)
-    assert last["chain_min"] == pytest.approx(J.min().item() + state["mean"], rel=1e-5)
-    assert last["chain_max"] == pytest.approx(J.max().item() + state["mean"], rel=1e-5)
-    error = (J.mean(0) - (I - state["mean"]).mean(0)).square().mean().item()
+    assert last["chain_min"] == pytest.approx(J.min().item() + mean, rel=1e-5)
+    assert last["chain_max"] == pytest.approx(J.max().item() + mean, rel=1e-5)
+    error = (J.mean(0) - (I - mean).mean(0)).square().mean().item()
     assert last["recon_err"] == pytest.approx(error, rel=1e-5)
-    chains, clip = (x.permute(0, 2, 3, 4, 1).numpy() for x in (J, I - state["mean"]))
+    chains, clip = (x.permute(0, 2, 3, 4, 1).numpy() for x in (J, I - mean))
     for name, value in evaluate.quick_metrics(chains, clip[0]).items():
         assert last[name] == pytest.approx(value, rel=1e-4), name
 
@@ -269,7 +270,7 @@ def test_an_epoch_is_algorithm_1(tmp_path, flags, data_path):
 
     noise, drifts, starts = [], [], []
     for before, after in zip(states, states[1:]):
-        assert after["mean"] == pytest.approx(mean)
+        assert after["mean"].item() == pytest.approx(mean)
         f = model.descriptor("FC_S_large", 12, 16)
         f.load_state_dict(before["net"])
         f.double()
@@ -311,6 +312,24 @@ def test_an_epoch_is_algorithm_1(tmp_path, flags, data_path):
     for k in range(8):
         with_others = torch.corrcoef(torch.stack([Z[k], drift[k], start[k]]))[0, 1:]
         assert with_others.abs().max() < 4.5 / count**0.5
+
+
+def test_the_mean_image_is_subtracted_if_asked_for(tmp_path, flags, data_path):
+    """Of three clips in two mini-batches: what the net sees of them, and where chains start."""
+    assert call(flags(tmp_path, *"-category three -batch_size 2 -num_epochs 1 -lr 1e-12 -mean image".split())).code == 0
+    videos = data.load_category(data_path, "three", 12, (16, 16))[0].astype(np.float64)
+    image = videos.mean(axis=(0, 1))  # (H, W, 3)
+    state = state_of(tmp_path / "three")
+    assert np.allclose(state["mean"][:, 0].permute(1, 2, 0), image, atol=1e-4)
+    assert 0.8 < torch.cat(state["chains"]).std() < 1.4
+    f = model.descriptor("FC_S_large", 12, 16)
+    f.load_state_dict(state["net"])
+    seen = torch.from_numpy(videos - image).permute(0, 4, 1, 2, 3).float().split(2)
+    [row] = rows_of(tmp_path / "three")
+    assert float(row["f_obs"]) == pytest.approx(np.mean([f(I).mean().item() for I in seen]), rel=1e-4)
+    grey = torch.cat(state["chains"]) + state["mean"]
+    assert float(row["chain_std"]) == pytest.approx(grey.std().item(), rel=1e-4)
+    assert float(row["chain_min"]) == pytest.approx(grey.min().item(), rel=1e-4)
 
 
 def test_chains_start_as_unit_noise_around_the_mean_and_f_learns_to_tell_them_apart(learned):
@@ -364,10 +383,17 @@ def test_bfloat16_is_picked_where_it_is_faster_and_accurate(slow, error, chosen,
         return gradient(f, x) * (1 + error if low else 1)
 
     monkeypatch.setattr(model.Descriptor, "gradient", altered)
+    monkeypatch.setattr(utils, "multiplies_bfloat16", lambda device: True)
     f = model.descriptor("FC_S_large", 7, 12)
     before = {name: value.clone() for name, value in f.state_dict().items()}
     assert main.pick_precision(f, 50 * torch.randn(1, 3, 7, 12, 12)) == chosen
     assert all(torch.equal(value, before[name]) for name, value in f.state_dict().items())
+
+
+def test_bfloat16_is_not_tried_where_it_would_take_minutes(monkeypatch):
+    monkeypatch.setattr(utils, "multiplies_bfloat16", lambda device: False)
+    monkeypatch.setattr(model.Descriptor, "gradient", lambda f, x: pytest.fail("it was"))
+    assert main.pick_precision(model.descriptor("FC_S_large", 7, 12), torch.zeros(1, 3, 7, 12, 12)) == "fp32"
 
 
 def test_automatic_choices_run_and_resume(tmp_path, flags):
@@ -379,8 +405,8 @@ def test_automatic_choices_run_and_resume(tmp_path, flags):
 # ---------------------------------------------------------------------------------------------- resuming and finishing
 
 
-@pytest.mark.parametrize("more", ["", "-category three -batch_size 2", "-net_type ST", "-precision bf16",
-                                  "-mask_type region", "-mask_type missing_frames -category three"])
+@pytest.mark.parametrize("more", ["", "-category three -batch_size 2 -mean image", "-net_type ST", "-precision bf16",
+                                  "-mask_type region -mean image", "-mask_type missing_frames -category three"])
 def test_resumed_equals_uninterrupted_bit_for_bit(more, tmp_path, flags):
     category = "three" if "three" in more else "clip"
     for output, epochs in (("straight", 4), ("resumed", 2), ("resumed", 4)):
@@ -872,10 +898,20 @@ def test_new_videos_that_cannot_be_are_refused(net_type, more, message, models, 
     assert contents(output) == before
 
 
+def test_with_a_mean_image_frames_keep_their_size():
+    f = model.descriptor("ST", 12, 16)
+    for mean in ("scalar", "image"):
+        main.check_fits(f, (20, 16, 16), {"net_type": "ST", "mean": mean})
+    main.check_fits(f, (12, 16, 24), {"net_type": "ST", "mean": "scalar"})
+    with pytest.raises(data.InputError, match="12x16x16.*cannot sample 12x16x24"):
+        main.check_fits(f, (12, 16, 24), {"net_type": "ST", "mean": "image"})
+
+
 # -------------------------------------------------------------------------------------------------------- hidden pixels
 
 
-def test_hidden_pixels_are_never_looked_at(tmp_path, flags, moving):
+@pytest.mark.parametrize("mean", ["scalar", "image"])
+def test_hidden_pixels_are_never_looked_at(mean, tmp_path, flags, moving):
     """Two clips that differ under the mask alone give the same run, bit for bit."""
     clip = moving(12, 16, 16)
     hidden = np.random.default_rng(0).random(clip.shape[:3]) < 0.4
@@ -885,7 +921,7 @@ def test_hidden_pixels_are_never_looked_at(tmp_path, flags, moving):
         folder.mkdir(parents=True)
         for t, frame in enumerate(np.where(hidden[..., None], clip // 2 + change, clip).astype(np.uint8)):
             Image.fromarray(frame).save(folder / f"{t}.png")
-        more = ["-mask_type", "external", "-mask_file", tmp_path / "mask.npy", "-num_epochs", 2]
+        more = ["-mask_type", "external", "-mask_file", tmp_path / "mask.npy", "-num_epochs", 2, "-mean", mean]
         assert call(flags(tmp_path / f"output_{name}", "-data_path", tmp_path / name, *more)).code == 0
     assert_same_state(tmp_path / "output_one/clip", tmp_path / "output_two/clip")
 
@@ -996,6 +1032,8 @@ def test_the_quality_preset_lets_its_rate_stay_for_600_epochs_at_most():
         return main.parse(["-preset", "quality", *more])[0]
 
     assert {name: getattr(parsed(), name) for name in main.QUALITY} == main.QUALITY
+    assert parsed("-net_type", "ST").mean == parsed("-mean", "scalar").mean == "scalar"  # ST: all places are alike
+    assert parsed("-net_type", "ST", "-mean", "image").mean == "image"
     for epochs, steady in ((400, 240), (1000, 600), (2400, 600)):
         args = parsed("-num_epochs", str(epochs))
         rates = [utils.learning_rate(args, epoch) for epoch in range(epochs)]

@@ -3,8 +3,10 @@
 import copy
 import io
 import os
+import re
 import signal
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import imageio.v3 as iio
@@ -488,3 +490,14 @@ def test_adam_steps_at_the_rate_that_it_is_given():
         moves.append((before - w.detach()).tolist())
     assert moves[0] == pytest.approx([0.1] * 3, rel=1e-3)  # a constant gradient moves each weight by the rate
     assert moves[1] == pytest.approx([0.01] * 3, rel=1e-3) and moves[2] == pytest.approx([0.02] * 3, rel=1e-3)
+
+
+def test_instructions_for_bfloat16_are_found():
+    info = Path("/proc/cpuinfo")
+    flags = re.findall(r"^flags\s*:(.*)$", info.read_text(), re.M) if info.exists() else []
+    if not flags:
+        pytest.skip("this system does not list its processor's instructions")
+    flags = flags[0].split()
+    if "avx512f" in flags and "avx512_bf16" not in flags:
+        pytest.skip("this processor emulates them")
+    assert utils.multiplies_bfloat16(torch.device("cpu")) == ("avx512_bf16" in flags)
