@@ -20,6 +20,8 @@ SHARED = ROOT.parent / "shared"
 THREADS = min(2, os.cpu_count())
 
 sys.path.insert(0, str(ROOT))
+import evaluate  # noqa: E402
+
 torch.set_num_threads(THREADS)  # as in the processes that tests start: sums depend on it
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell starts pytest in the background
 gc.freeze()  # imageio collects garbage at each file that it closes: leave it nothing old to look through
@@ -78,6 +80,15 @@ def write_clip():
         return path
 
     return write
+
+
+@pytest.fixture(scope="module")
+def undrawn():
+    """Runs in this process leave an empty evaluation.png: drawing it takes longer than a small run, and is tested by
+    itself and in processes of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "draw_texture_report", lambda path, *videos, **more: Path(path).write_bytes(b""))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ import main_dyn_G
 import utils
 from dynamic_generator import IMAGE_SIZES, DynamicGenerator, Generator, ShiftNorm, Transition, by_columns
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 TINY = {"im_size": 8, "state_size": 6, "z_size": 5, "num_frames": 7, "truncated_backprop_length": 3, "sample_steps": 3,
         "seed": 3}
 
