@@ -23,6 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import winograd
+
 CHANNELS_LAST = torch.channels_last_3d
 CACHE_ENTRIES = 2**21  # on a CPU, entries of one block of columns in `Conv3d.spread`: what its cache holds
 FAST_ENTRIES = 20480  # PyTorch gives a single float32 video to a slow routine where C * T * H is no larger than this
@@ -81,40 +83,56 @@ def unwrap_time(padded, before, after, dim):
 class Conv3d(Layer):
     """A convolution. Maps (N, C, T, H, W), channels last.
 
-    A convolution of few channels, the first layer's, is what libraries do worst. It has three routes, all the same
-    sums: `direct` (the library's own), `columns` (`spread`, input gradient only) and `blocks`, a convolution of stride
-    1 over the video re-laid so that each block of stride^3 pixels is one position with many channels, which the matrix
-    units of a GPU like. `Descriptor.tune` picks by measurement; what stands here is the fastest on CPUs.
+    A convolution of few channels, the first layer's, is what libraries do worst. It has four routes, all the same
+    sums: `direct` (the library's own), `columns` (`spread`, input gradient only), `winograd` (fewer multiplications)
+    and `blocks`, a convolution of stride 1 over the video re-laid so that each block of stride^3 pixels is one position
+    with many channels, which the matrix units of a GPU like. `Descriptor.tune` picks by measurement; until then, and on
+    CPUs, `usual_routes` do.
     """
 
     def __init__(self, c_in, *args, **kwargs):
         super().__init__(c_in, *args, **kwargs)
-        self.forward_route, self.gradient_route = "direct", "columns" if c_in <= 4 else "direct"
+        self.forward_route = self.gradient_route = None  # None: the usual one
         self._made, self._made_of = {}, None
 
-    def pad(self, x):
-        """x padded, in the weights' type: one pass over x."""
+    def usual_routes(self):
+        """The fastest (forward, gradient) route on CPUs; bfloat16 is too coarse for the sums of `winograd`."""
+        if self.weight.shape[1] > 4:
+            return "direct", "direct"
+        if self.weight.is_cuda or self.weight.dtype == torch.bfloat16:
+            return "direct", "columns"
+        return "winograd" if self.weight[0].numel() > 2000 else "direct", "winograd"
+
+    def pad(self, x, room=(0, 0, 0)):
+        """x padded, in the weights' type, with more zeros at the ends up to the size `room`: one pass over x."""
         (t0, t1), (h0, h1), (w0, w1) = self.padding(x.shape[2:])
         n, c, t, h, w = x.shape
-        padded = x.new_zeros(n, t0 + t + t1, h0 + h + h1, w0 + w + w1, c, dtype=self.weight.dtype)
-        padded = padded.permute(0, 4, 1, 2, 3)
+        size = map(max, (t0 + t + t1, h0 + h + h1, w0 + w + w1), room)
+        padded = x.new_zeros(n, *size, c, dtype=self.weight.dtype).permute(0, 4, 1, 2, 3)
         padded[:, :, t0 : t0 + t, h0 : h0 + h, w0 : w0 + w] = x
         if self.wrap:
-            wrap_time(padded, t0, t1, dim=2)
+            wrap_time(padded[:, :, : t0 + t + t1], t0, t1, dim=2)
         return padded
 
     def forward(self, x):
-        if self.forward_route == "direct" or torch.is_grad_enabled():
+        route = self.forward_route or self.usual_routes()[0]
+        if route == "direct" or torch.is_grad_enabled():
             return F.conv3d(self.pad(x), self.weight, self.bias, self.stride)
         t, h, w = self.out_size(x.shape[2:])
+        if route == "winograd":
+            tiles = winograd.Tiles(self.kernel, self.stride, (t, h, w))
+            return tiles.convolve(self.pad(x, tiles.in_size), self.made(route), self.bias)
         y = F.conv3d(self.to_blocks(self.pad(x)), self.made("blocks")[0], self.bias)
         return y[:, :, :t, :h, :w]  # filling up the ends may have made room for one position more
 
     def input_gradient(self, g, size):
         """Gradient with respect to the input of size (T, H, W), given g, the gradient with respect to the output."""
-        if self.gradient_route == "columns":
+        route = self.gradient_route or self.usual_routes()[1]
+        if route == "columns":
             padded = self.spread(g)
-        elif self.gradient_route == "blocks":
+        elif route == "winograd":
+            padded = winograd.Tiles(self.kernel, self.stride, g.shape[2:]).adjoint(g, self.made(route))
+        elif route == "blocks":
             padded = self.from_blocks(F.conv_transpose3d(g, self.made("blocks")[0]))
         else:
             padded = F.conv_transpose3d(g, self.weight, stride=self.stride)
@@ -179,6 +197,10 @@ class Conv3d(Layer):
     def blocks(self):
         """The kernel over blocks of pixels, (c_out, stride^3 * c, taps, taps, taps), alone in a list."""
         return [self.to_blocks(self.weight)]
+
+    def winograd(self):
+        """The kernels of `winograd.Tiles`."""
+        return winograd.kernels(self.weight, self.stride)
 
     def to_blocks(self, x):
         """Maps (N, c, T, H, W) with each block of stride^3 entries as one of many channels; zeros fill up the ends."""
