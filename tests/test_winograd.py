@@ -1,0 +1,117 @@
+"""Minimal filtering against the library's convolution, its autograd, and the count of products."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_model import circular_features, error, net, norm_error, video
+
+import winograd
+from model import NETS, Conv3d
+
+GEOMETRIES = {name: (c_out, kernel, stride) for name, ((c_out, kernel, stride, _), *_) in NETS.items()}
+GEOMETRIES |= {"a tap or none": (4, (2, 1, 3), (3, 2, 2)), "stride 1": (4, (4, 4, 6), (1, 3, 1)),
+               "equal phases": (5, (6, 4, 2), (2, 4, 2))}
+SIZES = [(1, 1, 1), (4, 8, 14), (23, 31, 17)]  # one position, tiles that stick out, several tiles
+
+
+def layer_of(name, dtype=torch.float64, wrap=False):
+    """A first layer, its two routes set to winograd."""
+    c_out, kernel, stride = GEOMETRIES[name]
+    layer = Conv3d(3, c_out, kernel, stride, kernel[0] // 2 if wrap else None).to(dtype)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.normal_(generator=generator)
+    layer.wrap = wrap
+    layer.forward_route = layer.gradient_route = "winograd"
+    return layer
+
+
+def noise_like(y, seed=7):
+    return torch.randn(y.shape, generator=torch.Generator().manual_seed(seed), dtype=y.dtype)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_forward_and_input_gradient_equal_the_librarys(name, size):
+    layer, x = layer_of(name), video(2, size, dtype=torch.float64).requires_grad_()
+    plain = layer(x)  # with a graph: the library's
+    g = noise_like(plain)
+    plain_gradient = torch.autograd.grad(plain, x, g)[0]
+    single = copy.deepcopy(layer).float()
+    with torch.no_grad():
+        assert error(layer(x), plain) < 1e-12
+        assert error(layer.input_gradient(g, size), plain_gradient) < 1e-12
+        assert norm_error(single(x.float()), plain) < 3e-6
+        assert norm_error(single.input_gradient(g.float(), size), plain_gradient) < 3e-6
+
+
+@pytest.mark.parametrize("name", ["ST", "FC_S", "FC_S_large"])
+def test_time_may_be_a_circle(name):
+    size = (4 * GEOMETRIES[name][2][0], 19, 20)
+    layer, x = layer_of(name, wrap=True), video(2, size, dtype=torch.float64).requires_grad_()
+    plain = circular_features([layer], x)
+    g = noise_like(plain)
+    with torch.no_grad():
+        assert error(layer(x).relu(), plain) < 1e-12
+        through = layer.input_gradient(g * (plain > 0), size)
+    assert error(through, torch.autograd.grad(plain, x, g)[0]) < 1e-12
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_the_adjoint_is_the_transpose(name):
+    layer = layer_of(name)
+    tiles = winograd.Tiles(layer.weight.detach(), layer.stride, (5, 7, 3))
+    kernels = tiles.kernels(layer.weight.detach())
+    x = video(2, tiles.in_size, dtype=torch.float64)
+    y = tiles.convolve(x, kernels, torch.zeros_like(layer.bias))
+    g = noise_like(y)
+    torch.testing.assert_close((y * g).sum(), (x * tiles.adjoint(g, kernels)).sum())
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_tile_takes_as_few_products_as_there_can_be(name):
+    _, kernel, stride = GEOMETRIES[name]
+    for k, s in zip(kernel, stride):
+        axis = winograd.axis(k, s)
+        m = len(axis.A)
+        assert m > 1
+        assert sum(axis.phases) == len(axis.E) == len(axis.K) == (m - 1) * s + k
+        assert axis.E.shape[1] == (m - 1) * s + k  # what m outputs see
+
+
+@pytest.mark.parametrize("entries", [1, 3 * 36 * 8 * 120])
+def test_blocks_of_any_size_give_the_same(entries, monkeypatch):
+    size = (40, 41, 16)
+    layer, x = layer_of("FC_S"), video(1, size, dtype=torch.float64)
+    g = noise_like(torch.empty(1, 120, *layer.out_size(size), dtype=torch.float64))
+    with torch.no_grad():
+        whole = layer(x), layer.input_gradient(g, size)
+        monkeypatch.setattr(winograd, "CACHE_ENTRIES", entries)
+        for ours, theirs in zip((layer(x), layer.input_gradient(g, size)), whole):
+            assert error(ours, theirs) < 1e-13
+
+
+def test_kernels_follow_the_weights_in_their_place():
+    size = (9, 10, 11)
+    layer, x = layer_of("ST"), video(1, size, dtype=torch.float64)
+    with torch.no_grad():
+        before, where = layer(x), [kernel.data_ptr() for kernel in layer.made("winograd")]
+        layer.weight.mul_(-2)
+        after = layer(x)
+        assert error(after, F.conv3d(layer.pad(x), layer.weight, layer.bias, layer.stride)) < 1e-12
+    assert where == [kernel.data_ptr() for kernel in layer.made("winograd")]
+    assert norm_error(after, before) > 1
+
+
+def test_it_is_the_usual_route_of_first_layers_in_float32():
+    for name in NETS:
+        f = net(name, (14, 12, 12))
+        first = f.layers[0]
+        assert "winograd" in first.usual_routes()
+        assert "winograd" not in copy.deepcopy(first).bfloat16().usual_routes()
+        if name == "ST":
+            assert f.layers[1].usual_routes() == ("direct", "direct")
+    assert Conv3d(3, 4, (5, 3, 3), (1, 1, 1)).usual_routes() == ("direct", "columns")  # five taps
