@@ -649,7 +649,7 @@ def join_pieces(chain, length, generator):
 
 def check_fits(f, size, settings):
     """InputError if the net, learned with these settings, cannot slide to videos of size (T, H, W)."""
-    net_type, image = settings["net_type"], settings["mean"] == "image"
+    net_type, image = settings["net_type"], settings.get("mean") == "image"
     fixed = [a or b for a, b in zip(fixed_axes(net_type), (False, image, image), strict=True)]
     if any(stays and have != want for stays, have, want in zip(fixed, f.size, size, strict=True)):
         learned, asked = ("x".join(map(str, s)) for s in (f.size, size))
