@@ -24,11 +24,10 @@ from model import NETS, Descriptor, descriptor, layer_table
 
 # Settings that a resumed run may change; all others decide the result.
 CHANGEABLE = ("num_epochs", "lr", "anneal", "log_step", "device", "data_path", "output_dir")
-# What made samples better on the clips it was tried on (see RESULTS.md): the net sees only what differs from the mean
-# image; few and long Langevin steps; a fast rate that falls from the start, and with it the step.
-QUALITY = {"mean": "image", "sample_steps": 2, "step_size": 0.5, "lr": 0.002, "anneal": 1.0, "num_epochs": 600}
-LONG = 1000  # epochs beyond which that rate starts lower in proportion: else f grows too steep for the step
+# What made samples better on the clips it was tried on (see RESULTS.md): fewer, longer steps and a faster rate.
+QUALITY = {"sample_steps": 2, "step_size": 0.5, "lr": 0.002, "anneal": 0.4, "num_epochs": 1000}
 GUESSES = {"field": "Gaussian field", "linear": "linear interpolation", "mean": "flat"}  # their names in tables
+STEADY = 600  # epochs for which that rate may stay: after some 850 at 0.002 the chains leave the model
 TESTING = ("test", "ckpt", "sample_size", "test_steps", "start", "loop", "overwrite", "dry_run")  # no part of a run
 SHOWN = ("gap", "chain_std")  # metrics on the progress bar
 ROWS = 6  # of a contact sheet, for observed videos and for chains
@@ -50,8 +49,7 @@ def build_parser():
     add = utils.add_flag
     add(parser, "preset", "released", "defaults: released (below), or quality: "
         + " ".join(f"-{name} {value}" for name, value in QUALITY.items())
-        + f" (lr {QUALITY['lr'] * LONG:g} / num_epochs beyond {LONG} epochs; for ST -mean scalar)",
-        choices=("released", "quality"))
+        + f" (anneals from epoch {STEADY} on in longer runs)", choices=("released", "quality"))
     group = parser.add_argument_group("data")
     add(group, "category", "fire_pot", "folder of clips below data_path")
     add(group, "data_path data_dir", "./trainingVideo", "where categories are")
@@ -69,7 +67,7 @@ def build_parser():
     group = parser.add_argument_group("model")
     add(group, "net_type", "FC_S_large", "net: " + ", ".join(NETS), choices=tuple(NETS))
     add(group, "mean", "scalar", "what is subtracted from videos, and around which the reference is: the mean of all "
-        "values, or the mean image, which leaves to the net what moves", choices=("scalar", "image"))
+        "values, or the mean image, which leaves to the net what moves: several times faster, less stable", choices=("scalar", "image"))
     add(group, "refsig", 1.0, "std sigma of the white-noise reference, in grey levels", type=utils.positive_float)
     group = parser.add_argument_group("Langevin sampling")
     add(group, "num_chain sample_batch", 3, "chains (synthesised videos) per mini-batch", type=utils.positive_int)
@@ -113,10 +111,8 @@ def parse(argv=None):
     args, given = parser.parse_given(argv)
     if args.preset == "quality":
         vars(args).update({name: value for name, value in QUALITY.items() if name not in given})
-        if "mean" not in given and not fixed_axes(args.net_type)[1]:
-            args.mean = "scalar"  # a net that slides in space takes all places for alike
-        if "lr" not in given:
-            args.lr *= min(1, LONG / args.num_epochs)
+        if "anneal" not in given:
+            args.anneal = max(args.anneal, 1 - STEADY / args.num_epochs)
     if not 0 <= args.beta1 < 1:
         parser.error(f"argument -beta1: {args.beta1} is not in [0, 1)")
     if (args.mask_type == "external") != (args.mask_file is not None):

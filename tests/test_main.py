@@ -1029,20 +1029,18 @@ def test_flags_take_two_dashes_and_the_other_releases_names(tmp_path, data_path)
     assert "-num_chain 5" in one.out and "-step_size 0.2" in one.out
 
 
-def test_the_quality_preset_starts_long_runs_at_a_lower_rate():
+def test_the_quality_preset_lets_its_rate_stay_for_600_epochs_at_most():
     def parsed(*more):
         return main.parse(["-preset", "quality", *more])[0]
 
     assert {name: getattr(parsed(), name) for name in main.QUALITY} == main.QUALITY
-    assert parsed("-net_type", "ST").mean == parsed("-mean", "scalar").mean == "scalar"  # ST: all places are alike
-    assert parsed("-net_type", "ST", "-mean", "image").mean == "image"
-    for epochs, lr in ((100, 0.002), (1000, 0.002), (4000, 0.0005)):
+    for epochs, steady in ((400, 240), (1000, 600), (2400, 600)):
         args = parsed("-num_epochs", str(epochs))
-        rates = [utils.learning_rate(args, epoch) for epoch in (0, epochs // 2, epochs)]
-        assert rates == pytest.approx([lr, lr * 0.1**0.5, lr * 0.1])
-        deltas = [main.step_size(args, epoch) for epoch in (0, epochs)]
-        assert deltas == pytest.approx([0.5, 0.5 * 0.1**0.5])
-    assert parsed("-num_epochs", "4000", "-lr", "0.003").lr == 0.003
+        rates = [utils.learning_rate(args, epoch) for epoch in range(epochs)]
+        assert sum(rate == 0.002 for rate in rates) == pytest.approx(steady, abs=1)
+        deltas = [main.step_size(args, epoch) for epoch in (0, steady - 1, epochs)]
+        assert deltas == pytest.approx([0.5, 0.5, 0.5 * 0.1**0.5])
+    assert parsed("-num_epochs", "2400", "-anneal", "0").anneal == 0
 
 
 def test_chains_move_by_the_step_size_of_their_epoch(tmp_path, flags, monkeypatch):
