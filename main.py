@@ -67,7 +67,8 @@ def build_parser():
     group = parser.add_argument_group("model")
     add(group, "net_type", "FC_S_large", "net: " + ", ".join(NETS), choices=tuple(NETS))
     add(group, "mean", "scalar", "what is subtracted from videos, and around which the reference is: the mean of all "
-        "values, or the mean image, which leaves to the net what moves: several times faster, less stable", choices=("scalar", "image"))
+        "values, or the mean image, which leaves to the net what moves: learns several times faster, less stable",
+        choices=("scalar", "image"))
     add(group, "refsig", 1.0, "std sigma of the white-noise reference, in grey levels", type=utils.positive_float)
     group = parser.add_argument_group("Langevin sampling")
     add(group, "num_chain sample_batch", 3, "chains (synthesised videos) per mini-batch", type=utils.positive_int)
