@@ -6,9 +6,9 @@
 'plain' is what the library offers: its convolution everywhere and autograd, float32, contiguous tensors. A Langevin
 step is gradient, drift and noise; a learning step is the gap of 3 chains and 1 observed video, its gradient, and Adam.
 GFLOP/s count the multiplications and additions that the model needs, whatever is spent; 'of mm' is their share of what
-a matrix product of the same type reaches in the same run (2048 x 2048 on a CPU). There is no bf16 where the machine has
-no instructions for it. The error is the gradient's against
-float64 (relative norm; 32 px, 14 frames, units clear of their kinks, so that arithmetic alone counts).
+a matrix product of the same type reaches in the same run (2048 x 2048 on a CPU). The error is the gradient's against
+float64 (relative norm; 32 px, 14 frames, units clear of their kinks, so that arithmetic alone counts). There is no bf16
+where the machine has no instructions for it.
 """
 
 import copy
