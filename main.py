@@ -33,6 +33,7 @@ SHOWN = ("gap", "chain_std")  # metrics on the progress bar
 ROWS = 6  # of a contact sheet, for observed videos and for chains
 LOST = 20  # epochs without a gradient at the chains, after which they are not expected back
 BLENDS = [k / 20 for k in range(21)]  # of the way from the first guesses to the mean of samples, that a blend tries
+LEVEL = 2  # the grey level of what stands still, in standard deviations of what moves, for -mean image
 MEMORY = 50  # epochs over which recovered clips are averaged
 TIMED = 24  # frames of a video, by which a CPU's precisions are timed
 JUDGED = 12  # pieces of new videos at most, as long as the clip
@@ -67,7 +68,7 @@ def build_parser():
     group = parser.add_argument_group("model")
     add(group, "net_type", "FC_S_large", "net: " + ", ".join(NETS), choices=tuple(NETS))
     add(group, "mean", "scalar", "what is subtracted from videos, and around which the reference is: the mean of all "
-        "values, or the mean image, which leaves to the net what moves: learns several times faster, less stable",
+        "values, or the mean image, which leaves to the net what moves: learns several times faster",
         choices=("scalar", "image"))
     add(group, "refsig", 1.0, "std sigma of the white-noise reference, in grey levels", type=utils.positive_float)
     group = parser.add_argument_group("Langevin sampling")
@@ -231,6 +232,12 @@ def white_noise(count, size, generators):
     return gaussian_(noise, generators).permute(0, 4, 1, 2, 3)
 
 
+def add_reference_(gradient, x, level, sigma):
+    """df/dx, in place, to the gradient of the log density, df/dx - (x - level) / sigma^2 (paper, equation 7)."""
+    gradient.sub_(x, alpha=1 / sigma**2)
+    return gradient.add_(level / sigma**2) if level else gradient
+
+
 def step_size(args, epoch):
     """delta after `epoch` epochs: its square falls with the learning rate, so that chains keep up with parameters."""
     return args.step_size * (utils.learning_rate(args, epoch) / args.lr) ** 0.5
@@ -240,8 +247,10 @@ class Learner:
     """The state of learning and one epoch of it; `begin` or `restore` it first.
 
     f: descriptor; I: observed videos and J: chains, each a list of mini-batches (N, 3, T, H, W) in mean-subtracted grey
-    levels; mean: what is subtracted, one value or an image (3, 1, H, W); epoch: how many are done; lost: for how many f
-    has had no gradient at the chains.
+    levels; mean: what is subtracted, one value or an image (3, 1, H, W); level: the reference's mean after that, 0 but
+    for a mean image: there, nothing would otherwise keep the units of layer 1 off the kinks of their ReLU where the
+    scene stands still, and f would be all ridges; epoch: how many are done; lost: for how many f has had no gradient
+    at the chains.
 
     Where pixels are hidden, more lists of mini-batches: hidden, which pixels of I move, and probes, those among them
     whose truth is known, (N, 1, T, H, W); average: I over the last epochs; blind: I at the start; full: the clips with
@@ -268,9 +277,11 @@ class Learner:
             unseen, probes = (torch.cat(m)[:, 0].cpu().numpy() for m in (self.hidden, self.probes))
             blind, full = hide(videos, hidden, probes, self.args.hidden_start, self.device)
         if self.args.mean == "image":  # of hidden pixels, of their guesses
-            self.mean = blind.mean((0, 2), keepdim=True, dtype=torch.float64)[0].float()
+            image = blind.mean((0, 2), keepdim=True, dtype=torch.float64)[0].float()
+            self.level = LEVEL * (blind - image).std(correction=0).item()
+            self.mean = image - self.level
         else:
-            self.mean = torch.tensor(videos[~unseen].mean(dtype=np.float64), dtype=torch.float32)
+            self.mean, self.level = torch.tensor(videos[~unseen].mean(dtype=np.float64), dtype=torch.float32), 0.0
         self.I = self.batches(blind - self.mean)
         if hidden is not None:
             self.average, self.blind, self.full = self.I, self.I, self.batches(full - self.mean)
@@ -279,7 +290,7 @@ class Learner:
             if not self.f.features(self.I[0][:1]).any():  # all top units dead, as FC's only one may be: turn them over
                 self.f.layers[-1].weight.neg_()
         noises = [self.generators("start", b) for b in range(len(self.I))]
-        self.J = [white_noise(self.args.num_chain, self.f.size, noise) for noise in noises]
+        self.J = [white_noise(self.args.num_chain, self.f.size, noise) + self.level for noise in noises]
 
     def batches(self, x):
         return list(x.to(self.device).split(self.args.batch_size))
@@ -291,10 +302,10 @@ class Learner:
         return [utils.generator(self.device, self.args.seed, self.epoch, kind, k) for k in numbers]
 
     def score(self, x):
-        """Gradient of the log density (paper, equation 7): df/dx - x / sigma^2."""
+        """Gradient of the log density at x; the root mean square of its part df/dx goes to pixel_gradient."""
         g = self.f.gradient(x)
         self.pixel_gradient.copy_(g[0].square().mean().sqrt())
-        return g.sub_(x, alpha=1 / self.args.refsig**2)
+        return add_reference_(g, x, self.level, self.args.refsig)
 
     def sample(self, x, kind, batch, free=None):
         """The epoch's Langevin steps from x, a chunk of videos at a time."""
@@ -404,6 +415,7 @@ class Learner:
             "recovered": None if self.hidden is None else [self.I, self.average, self.blind, self.full],
             "epoch": self.epoch,
             "mean": self.mean,
+            "level": self.level,
             "precision": self.precision,
             "chunk": self.chunk,
             "settings": settings_of(self.args),
@@ -443,7 +455,7 @@ class Learner:
         """The state that `state` gave, of a run with these observed videos."""
         self.f.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.J, self.epoch, self.mean = state["chains"], state["epoch"], state["mean"]
+        self.J, self.epoch, self.mean, self.level = (state[name] for name in ("chains", "epoch", "mean", "level"))
         if state["recovered"]:
             self.I, self.average, self.blind, self.full = state["recovered"]
         else:
@@ -590,13 +602,13 @@ def sample_learned(args, given):
         period = math.prod(layer.stride[0] for layer in f.layers)
         size = (-(-size[0] // period) * period, *size[1:])
     margin = 0 if args.loop or size[0] == f.size[0] else MARGIN
-    J = first_videos(args, torch.cat(state["chains"]), (size[0] + 2 * margin, *size[1:]))
+    J = first_videos(args, torch.cat(state["chains"]), state["level"], (size[0] + 2 * margin, *size[1:]))
     generators = [utils.generator(args.device, args.seed, "test", k) for k in range(len(J))]
     chunk = args.chunk or pick_chunk(f, J.shape[2:], len(J), args.device)
     sample_in(f.wrap_time(args.loop), torch.bfloat16 if state["precision"] == "bf16" else torch.float32, J[:chunk])
 
     def score(x):
-        return f.gradient(x).sub_(x, alpha=1 / learned["refsig"] ** 2)
+        return add_reference_(f.gradient(x), x, state["level"], learned["refsig"])
 
     parts = [slice(k, k + chunk) for k in range(0, len(J), chunk)]
     epochs = [state["epoch"] * (k + 1) / args.test_steps for k in range(args.test_steps)]
@@ -625,11 +637,13 @@ def tell_seams(loops):
               "elsewhere")
 
 
-def first_videos(args, chains, size):
-    """Where new videos of size (T, H, W) start, (sample_size, 3, T, H, W): pieces of the saved chains, or noise."""
+def first_videos(args, chains, level, size):
+    """Where new videos of size (T, H, W) start, (sample_size, 3, T, H, W): pieces of the saved chains, or noise around
+    the reference's level."""
     fits, numbers = chains.shape[3:] == size[1:], range(args.sample_size)
     if args.start == "noise" or not (fits or args.start):
-        return white_noise(len(numbers), size, [utils.generator(args.device, args.seed, "start", k) for k in numbers])
+        draws = [utils.generator(args.device, args.seed, "start", k) for k in numbers]
+        return white_noise(len(numbers), size, draws) + level
     if not fits:
         raise data.InputError("saved chains keep the frame size that was learned: use -start noise for another")
     draws = [utils.generator("cpu", args.seed, "pieces", k) for k in numbers]
@@ -646,7 +660,7 @@ def join_pieces(chain, length, generator):
 
 def check_fits(f, size, settings):
     """InputError if the net, learned with these settings, cannot slide to videos of size (T, H, W)."""
-    net_type, image = settings["net_type"], settings.get("mean") == "image"
+    net_type, image = settings["net_type"], settings["mean"] == "image"
     fixed = [a or b for a, b in zip(fixed_axes(net_type), (False, image, image), strict=True)]
     if any(stays and have != want for stays, have, want in zip(fixed, f.size, size, strict=True)):
         learned, asked = ("x".join(map(str, s)) for s in (f.size, size))

@@ -316,19 +316,22 @@ def test_an_epoch_is_algorithm_1(tmp_path, flags, data_path):
 
 
 def test_the_mean_image_is_subtracted_if_asked_for(tmp_path, flags, data_path):
-    """Of three clips in two mini-batches: what the net sees of them, and where chains start."""
+    """Of three clips in two mini-batches: what the net sees of them, and where chains start and are drawn to."""
     assert call(flags(tmp_path, *"-category three -batch_size 2 -num_epochs 1 -lr 1e-12 -mean image".split())).code == 0
     videos = data.load_category(data_path, "three", 12, (16, 16))[0].astype(np.float64)
     image = videos.mean(axis=(0, 1))  # (H, W, 3)
     state = state_of(tmp_path / "three")
-    assert np.allclose(state["mean"][:, 0].permute(1, 2, 0), image, atol=1e-4)
-    assert 0.8 < torch.cat(state["chains"]).std() < 1.4
+    level = 2 * (videos - image).std()
+    assert state["level"] == pytest.approx(level, rel=1e-5)
+    assert np.allclose(state["mean"][:, 0].permute(1, 2, 0), image - level, atol=1e-4)
+    chains = torch.cat(state["chains"])
+    assert 0.8 < chains.std() < 1.4 and abs(chains.mean() - level) < 0.1
     f = model.descriptor("FC_S_large", 12, 16)
     f.load_state_dict(state["net"])
-    seen = torch.from_numpy(videos - image).permute(0, 4, 1, 2, 3).float().split(2)
+    seen = torch.from_numpy(videos - image + level).permute(0, 4, 1, 2, 3).float().split(2)
     [row] = rows_of(tmp_path / "three")
     assert float(row["f_obs"]) == pytest.approx(np.mean([f(I).mean().item() for I in seen]), rel=1e-4)
-    grey = torch.cat(state["chains"]) + state["mean"]
+    grey = chains + state["mean"]
     assert float(row["chain_std"]) == pytest.approx(grey.std().item(), rel=1e-4)
     assert float(row["chain_min"]) == pytest.approx(grey.min().item(), rel=1e-4)
 
@@ -824,21 +827,22 @@ def test_new_videos_are_judged_in_pieces_as_long_as_the_clip(models, copy_of, da
 
 
 def test_new_videos_are_langevin_dynamics_of_the_learned_model(models, copy_of, monkeypatch):
-    """Two steps from noise, beside the same steps by autograd."""
+    """Two steps from noise around the reference's level, beside the same steps by autograd."""
     seen, to_uint8 = [], utils.to_uint8
     monkeypatch.setattr(utils, "to_uint8", lambda videos: seen.append(videos.clone()) or to_uint8(videos))
-    output = copy_of(models("ST") / "clip")
+    output, level, delta = copy_of(models("ST") / "clip"), 3.0, 0.5
+    state = state_of(output / "clip") | {"level": level}
+    torch.save(state, output / "clip/model/latest.pt")
     assert sample(output, "-start", "noise", "-seed", 5, "-sample_size", 2, steps=2).code == 0
-    state, delta = state_of(output / "clip"), 0.5
     f = model.descriptor("ST", 12, 16)
     f.load_state_dict(state["net"])
-    J = main.white_noise(2, f.size, [utils.generator("cpu", 5, "start", k) for k in range(2)])
+    J = main.white_noise(2, f.size, [utils.generator("cpu", 5, "start", k) for k in range(2)]) + level
     draws = [utils.generator("cpu", 5, "test", k) for k in range(2)]
     drifts = []
     for _ in range(2):
         Z = main.gaussian_(torch.empty_like(J), draws)
         drifts.append(delta**2 / 2 * f.plain_gradient(J))
-        J = J + drifts[-1] - delta**2 / 2 * J + delta * Z
+        J = J + drifts[-1] - delta**2 / 2 * (J - level) + delta * Z
     assert max(drift.abs().max() for drift in drifts) > 0.1
     assert (seen[-1] - state["mean"] - J).abs().max() < 1e-3
 
@@ -847,7 +851,7 @@ def test_the_seed_decides_where_new_videos_start_and_no_two_start_alike(models):
     chains = torch.cat(state_of(models("FC_S_large") / "clip")["chains"])
 
     def first(seed):
-        return main.first_videos(SimpleNamespace(start=None, sample_size=4, seed=seed), chains, (40, 16, 16))
+        return main.first_videos(SimpleNamespace(start=None, sample_size=4, seed=seed), chains, 0.0, (40, 16, 16))
 
     J = first(1)
     assert J.shape == (4, 3, 40, 16, 16) and torch.equal(J, first(1)) and not torch.equal(J, first(2))
