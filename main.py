@@ -24,10 +24,13 @@ from model import NETS, Descriptor, descriptor, layer_table
 
 # Settings that a resumed run may change; all others decide the result.
 CHANGEABLE = ("num_epochs", "lr", "anneal", "log_step", "device", "data_path", "output_dir")
-# What made samples better on the clips it was tried on (see RESULTS.md): fewer, longer steps and a faster rate.
-QUALITY = {"sample_steps": 2, "step_size": 0.5, "lr": 0.002, "anneal": 0.4, "num_epochs": 1000}
-GUESSES = {"field": "Gaussian field", "linear": "linear interpolation", "mean": "flat"}  # their names in tables
+# What made samples better on the clips it was tried on (RESULTS.md): fewer, longer steps and a faster rate; the mean
+# image subtracted for nets of one scene, if nothing is hidden; how the rate falls then, and else.
+QUALITY = {"sample_steps": 2, "step_size": 0.5, "lr": 0.002}
+SCENE_NETS = ("FC_S", "FC_S_large")
+SCHEDULES = {"image": {"anneal": 1.0, "num_epochs": 600}, "scalar": {"anneal": 0.4, "num_epochs": 1000}}
 STEADY = 600  # epochs for which that rate may stay: after some 850 at 0.002 the chains leave the model
+GUESSES = {"field": "Gaussian field", "linear": "linear interpolation", "mean": "flat"}  # their names in tables
 TESTING = ("test", "ckpt", "sample_size", "test_steps", "start", "loop", "overwrite", "dry_run")  # no part of a run
 SHOWN = ("gap", "chain_std")  # metrics on the progress bar
 ROWS = 6  # of a contact sheet, for observed videos and for chains
@@ -48,9 +51,11 @@ def build_parser():
         "resumes an unfinished run.",
     )
     add = utils.add_flag
-    add(parser, "preset", "released", "defaults: released (below), or quality: "
-        + " ".join(f"-{name} {value}" for name, value in QUALITY.items())
-        + f" (anneals from epoch {STEADY} on in longer runs)", choices=("released", "quality"))
+    flags = QUALITY, *SCHEDULES.values()
+    in_words = [" ".join(f"-{name} {value}" for name, value in each.items()) for each in flags]
+    add(parser, "preset", "released", f"defaults: released (below), or quality: {in_words[0]} and, for "
+        f"{' and '.join(SCENE_NETS)} without a mask, -mean image {in_words[1]}, else {in_words[2]} (anneals from epoch "
+        f"{STEADY} on in longer runs)", choices=("released", "quality"))
     group = parser.add_argument_group("data")
     add(group, "category", "fire_pot", "folder of clips below data_path")
     add(group, "data_path data_dir", "./trainingVideo", "where categories are")
@@ -112,7 +117,10 @@ def parse(argv=None):
     parser = build_parser()
     args, given = parser.parse_given(argv)
     if args.preset == "quality":
-        vars(args).update({name: value for name, value in QUALITY.items() if name not in given})
+        if "mean" not in given and args.net_type in SCENE_NETS and args.mask_type == "none":
+            args.mean = "image"
+        better = QUALITY | SCHEDULES[args.mean]
+        vars(args).update({name: value for name, value in better.items() if name not in given})
         if "anneal" not in given:
             args.anneal = max(args.anneal, 1 - STEADY / args.num_epochs)
     if not 0 <= args.beta1 < 1:

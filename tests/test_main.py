@@ -1033,18 +1033,29 @@ def test_flags_take_two_dashes_and_the_other_releases_names(tmp_path, data_path)
     assert "-num_chain 5" in one.out and "-step_size 0.2" in one.out
 
 
-def test_the_quality_preset_lets_its_rate_stay_for_600_epochs_at_most():
-    def parsed(*more):
-        return main.parse(["-preset", "quality", *more])[0]
+def quality(*more):
+    return main.parse(["-preset", "quality", *more])[0]
 
-    assert {name: getattr(parsed(), name) for name in main.QUALITY} == main.QUALITY
+
+def test_with_the_quality_preset_a_scene_has_its_mean_image_subtracted_and_rate_and_step_fall_from_the_start():
+    args = quality("-num_epochs", "400")
+    assert (args.mean, args.sample_steps, quality().num_epochs) == ("image", 2, 600)
+    falls = [0.1 ** (epoch / 400) for epoch in range(401)]
+    assert [utils.learning_rate(args, epoch) for epoch in range(401)] == pytest.approx([0.002 * x for x in falls])
+    assert [main.step_size(args, epoch) for epoch in range(401)] == pytest.approx([0.5 * x**0.5 for x in falls])
+    assert quality("-anneal", "0").anneal == 0
+
+
+@pytest.mark.parametrize("other", ["-net_type FC", "-net_type ST", "-mask_type region", "-mean scalar"])
+def test_else_the_quality_presets_rate_stays_for_600_epochs_at_most(other):
     for epochs, steady in ((400, 240), (1000, 600), (2400, 600)):
-        args = parsed("-num_epochs", str(epochs))
+        args = quality(*other.split(), "-num_epochs", str(epochs))
+        assert args.mean == "scalar"
         rates = [utils.learning_rate(args, epoch) for epoch in range(epochs)]
         assert sum(rate == 0.002 for rate in rates) == pytest.approx(steady, abs=1)
         deltas = [main.step_size(args, epoch) for epoch in (0, steady - 1, epochs)]
         assert deltas == pytest.approx([0.5, 0.5, 0.5 * 0.1**0.5])
-    assert parsed("-num_epochs", "2400", "-anneal", "0").anneal == 0
+    assert quality(*other.split()).num_epochs == 1000
 
 
 def test_chains_move_by_the_step_size_of_their_epoch(tmp_path, flags, monkeypatch):
