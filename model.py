@@ -98,9 +98,10 @@ class Conv3d(Layer):
     def usual_routes(self):
         """The (forward, gradient) route where nothing was measured: the fastest on CPUs, with one exception.
 
-        Over kernels of a thousand entries a forward pass by `winograd` would take a quarter less time, but it rounds
+        Over kernels of a thousand entries a forward pass by `winograd` would take a fifth less time, but it rounds
         twice as much as the library there, which moves more units across the kink of their ReLU. Over many thousands
-        (ST) it takes half the time and rounds one and a half times as much. bfloat16 is too coarse for its sums.
+        (ST) it rounds less than the library, and there the gradient's columns are too long for the cache. bfloat16 is
+        too coarse for its sums.
         """
         entries = self.weight[0].numel()
         if self.weight.shape[1] > 4:
@@ -108,7 +109,7 @@ class Conv3d(Layer):
         taps = max(math.ceil(k / s) for k, s in zip(self.kernel[:2], self.stride[:2]))
         if self.weight.is_cuda or self.weight.dtype == torch.bfloat16 or taps > winograd.MOST_TAPS:
             return "direct", "columns"
-        return "direct" if entries < 5000 else "winograd", "winograd"
+        return ("direct", "winograd") if entries < 5000 else ("winograd", "columns")
 
     def pad(self, x, room=(0, 0, 0)):
         """x padded, in the weights' type, with more zeros at the ends up to the size `room`: one pass over x."""

@@ -3,30 +3,37 @@
 Along one axis with kernel k and stride s, output u is a sum over the phases p < s of filters with ceil((k - p) / s)
 taps over x[u * s + p]. Toom-Cook takes m outputs of r taps from products at m + r - 1 points, A ((E x) * (K w))
 (S. Winograd, Arithmetic Complexity of Computations, 1980; Lavin and Gray, CVPR 2016, for nets). The products of all
-phases at a point are added up before A. The point at infinity meets the last tap alone, so phases with a tap fewer
-leave it out, and m outputs take (m - 1) * s + k products instead of m * k.
+phases at a point are added up before A, and phases with a tap fewer leave one point out, so that m outputs take
+(m - 1) * s + k products instead of m * k.
 
-This is done along time and height; along width, too, where a point then has more phases and channels than there are
-output channels, else windows are copied out. Phases and channels are the inner dimension of one matrix product a point.
-The adjoint is the transposed steps in reverse order (transposition principle), with as many products. Maps
-(N, C, T, H, W) are stored channels last.
+This is done along time and height. Along width windows are copied out, and width, channels and phases are the inner
+dimension of one matrix product a point. The adjoint is the transposed steps in reverse order (transposition principle),
+with as many products. Maps (N, C, T, H, W) are stored channels last.
 """
 
 import functools
 import itertools
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 OUTPUTS = 3  # m: fewer save fewer products, more need points whose powers round worse
-MOST_POINTS = 7  # in time, where m is what they allow
-MOST_TAPS = 4
-# Finite points by their number, those whose error |A| |E| |K| is least or nearly (searched for among small fractions).
-POINTS = {0: (), 3: (0, 1, -1), 4: (0, 1, -2, -5 / 8), 5: (0, 3 / 2, -3 / 2, 2 / 3, -2 / 3),
-          6: (0, 1, 1 / 2, -5 / 8, 3, -5 / 4)}
-CACHE_ENTRIES = 2**22
+POINTS = (0, 1, -1, 2, -0.5)  # and infinity
+MOST_TAPS = len(POINTS) + 2 - OUTPUTS
+CACHE_ENTRIES = 2**21  # entries of a block's products at all points: what the cache holds
+
+
+class Axis(NamedTuple):
+    """Minimal filtering along one axis. Rows of E and K go by point, then by phase."""
+
+    A: np.ndarray  # (m, points)
+    E: np.ndarray  # (rows, rows): a tile's window has as many entries, (m - 1) * s + k
+    K: np.ndarray  # (rows, k)
+    phases: tuple  # of each point: how many rows it has
+    step: int  # entries from tile to tile: m * s
 
 
 def toom_cook(m, points):
@@ -38,40 +45,23 @@ def toom_cook(m, points):
     return powers(m).T, np.linalg.inv(powers(n)).T, powers(n - m + 1)
 
 
-class Axis:
-    """Minimal filtering along one axis, by tiles of m outputs.
-
-    A map is (N, blocks along this axis, blocks along axes to come, phases of time, height, width, c), a block being as
-    long as the stride. Of N maps and their tiles there are N * tiles maps for the next axis, at each of the points.
-    """
-
-    def __init__(self, kernel, stride, outputs, phase, like):
-        taps = math.ceil(kernel / stride)
-        self.stride, self.phase, self.longer = stride, phase, kernel - (taps - 1) * stride
-        self.m = outputs if taps > 1 else 1
-        matrices = toom_cook(self.m, POINTS[self.m + taps - 2])
-        self.tiled = functools.cache(self.make_tiled)
-        self.A, self.E, self.K = (torch.from_numpy(matrix).to(like) for matrix in matrices)
-
-    def seen(self, tiles):
-        """Blocks that so many tiles see."""
-        return (tiles - 1) * self.m + len(self.E)
-
-    def make_tiled(self, tiles):
-        """E for so many tiles at once: (tiles * points, blocks)."""
-        E = self.E.new_zeros(tiles, len(self.E), self.seen(tiles))
-        for k, part in enumerate(E):
-            part[:, k * self.m :][:, : len(self.E)] = self.E
-        return E.flatten(0, 1)
-
-    def long(self, x):
-        """The phases of x that have all taps."""
-        return x.narrow(self.phase, 0, self.longer)
-
-    def at_points(self, x, matrix):
-        """Map x at the finite points, and its long phases at infinity: (maps, points, ...)."""
-        y = torch.bmm(matrix.expand(len(x), -1, -1), x.flatten(2)).view(-1, len(self.E), *x.shape[2:])
-        return y[:, :-1], self.long(y[:, -1:]).contiguous()
+@functools.cache
+def axis(kernel, stride):
+    taps = math.ceil(kernel / stride)
+    m = OUTPUTS if taps > 1 else 1
+    points, longer, rows = POINTS[: m + taps - 2], kernel - (taps - 1) * stride, []
+    A, E, K = toom_cook(m, points)
+    order = [*range(len(points) - 1), len(points), len(points) - 1] if taps > 1 else [0]  # last, what short phases lack
+    _, short_E, short_K = toom_cook(m, points[:-1]) if taps > 1 else (None, [], [])
+    for place, point in enumerate(order):
+        for phase in range(min(stride, kernel)):
+            if phase < longer or place < len(short_E):
+                e, k = (E[point], K[point]) if phase < longer else (short_E[place], short_K[place])
+                row_E, row_K = np.zeros((m - 1) * stride + kernel), np.zeros(kernel)
+                row_E[phase::stride], row_K[phase::stride] = e, k
+                rows.append((place, row_E, row_K))
+    places, E, K = zip(*rows)
+    return Axis(A[:, order], np.stack(E), np.stack(K), tuple(map(places.count, range(len(order)))), m * stride)
 
 
 class Tiles:
@@ -81,122 +71,94 @@ class Tiles:
     """
 
     def __init__(self, weight, stride, size):
-        (self.c_out, c), kernel = weight.shape[:2], weight.shape[2:]
-        self.stride, self.size, self.window, self.step = stride, size, kernel[2] * c, stride[2] * c
-        self.wide = math.prod(stride) * c > 4 * self.c_out and math.ceil(kernel[2] / stride[2]) <= MOST_TAPS
-        outputs = MOST_POINTS + 1 - math.ceil(kernel[0] / stride[0]), OUTPUTS, OUTPUTS
-        self.axes = [Axis(kernel[k], stride[k], outputs[k], k - 4, weight) for k in range(2 + self.wide)]
-        self.tiles = [math.ceil(n / axis.m) for n, axis in zip(size, self.axes)]
-        self.along = 1 if self.wide else size[2]  # windows along width
-        self.out_size, self.in_size = list(size), [0, 0, (size[2] - 1 + math.ceil(kernel[2] / stride[2])) * stride[2]]
-        for k, (axis, count) in enumerate(zip(self.axes, self.tiles)):
-            self.out_size[k] = axis.m * count
-            self.in_size[k] = axis.seen(count) * axis.stride
-
-    def to_blocks(self, x):
-        """x (N, T, H, W, c) as the first axis' map."""
-        (n, t, h, w, c), (sd, sh, sw) = x.shape, self.stride
-        x = x.view(n, t // sd, sd, h // sh, sh, -1, sw if self.wide else w, c).permute(0, 1, 3, 5, 2, 4, 6, 7)
-        return x.contiguous() if self.wide else x.squeeze(3).contiguous()
+        (self.c_out, self.c), kernel = weight.shape[:2], weight.shape[2:]
+        self.size, self.time, self.height = size, axis(kernel[0], stride[0]), axis(kernel[1], stride[1])
+        axes = self.time, self.height
+        self.outputs, self.points = ([a.A.shape[k] for a in axes] for k in (0, 1))
+        self.counts = [math.ceil(n / m) for n, m in zip(size, self.outputs)]
+        width = (size[2] - 1 + math.ceil(kernel[2] / stride[2])) * stride[2]
+        self.in_size = (*((n - 1) * a.step + len(a.E) for n, a in zip(self.counts, axes)), width)
+        self.window, self.stride = kernel[2] * self.c, stride[2] * self.c
+        self.E_t, self.E_h = (torch.from_numpy(a.E).to(weight) for a in axes)
+        self.A = torch.from_numpy(np.kron(self.time.A, self.height.A)).to(weight)  # (outputs, points) of both axes
+        self.products = []  # (point in time, points in height with equally many phases, their rows in E_t and in E_h)
+        ends_t = np.cumsum(self.time.phases).tolist()
+        for (point, phases), end in zip(enumerate(self.time.phases), ends_t):
+            row = first = 0
+            for in_height, same in itertools.groupby(self.height.phases):
+                last, stop = first + (count := len(list(same))), row + count * in_height
+                self.products.append((point, slice(first, last), slice(end - phases, end), slice(row, stop)))
+                first, row = last, stop
 
     def kernels(self, weight):
-        """The weight at the points: for each point of all axes but the last, (points, K, c_out) at the finite points of
-        the last and (1, K', c_out) at infinity."""
-        edges = [0] * 8
-        for axis in self.axes:
-            edges[-2 * axis.phase - 1] = -weight.shape[axis.phase + 1] % axis.stride
-        maps = [self.to_blocks(F.pad(weight.permute(2, 3, 4, 1, 0).flatten(3), edges)[None])]
-        for axis in self.axes:
-            maps = [part for x in maps for part in axis.at_points(x, axis.K)]
-            if axis is not self.axes[-1]:
-                maps = [x for part in maps for x in part.unbind(1)]
-        return [x[0].reshape(x.shape[1], math.prod(x.shape[2:]) // self.c_out, self.c_out) for x in maps]
+        """The weight at the points: for each of `products` (points, phases * kw * c, c_out)."""
+        K_t, K_h = (torch.from_numpy(a.K).to(weight) for a in (self.time, self.height))
+        at = torch.einsum("oczhw,tz->ochwt", weight, K_t)
+        at = torch.einsum("ochwt,gh->gtwco", at, K_h)
+        return [at[rows_h, rows_t].unflatten(0, (points.stop - points.start, -1)).transpose(1, 2)
+                .reshape(points.stop - points.start, -1, self.c_out) for _, points, rows_t, rows_h in self.products]
 
-    def ranges(self, count):
-        """Blocks of tiles of `count` videos, as many as the cache holds: (first, stop) in time and in height."""
-        products = math.prod([count, self.along, self.c_out, *self.tiles[2:], *(len(axis.E) for axis in self.axes)])
-        room = max(1, CACHE_ENTRIES // products)
-        high = min(max(math.isqrt(room), room // self.tiles[0]), self.tiles[1])
-        steps = min(room // high, self.tiles[0]), high
-        parts = [[(k, min(k + step, n)) for k in range(0, n, step)] for step, n in zip(steps, self.tiles)]
-        return itertools.product(*parts)
+    def blocks(self):
+        """Blocks of tiles, as many as the cache holds: (ranges of tiles, slices of outputs), in time and in height."""
+        room = CACHE_ENTRIES // (math.prod(self.points) * self.size[2] * self.c_out) + 1
+        high = min(room, self.counts[1])
+        steps = max(1, room // high), high
+        starts = [range(0, count, step) for count, step in zip(self.counts, steps)]
+        for corner in itertools.product(*starts):
+            tiles = [range(k, min(k + step, n)) for k, step, n in zip(corner, steps, self.counts)]
+            yield tiles, tuple(slice(r[0] * m, (r[-1] + 1) * m) for r, m in zip(tiles, self.outputs))
 
-    def seen(self, x, *ranges):
-        """What blocks of tiles see of the first axis' map."""
-        for k, (axis, (first, stop)) in enumerate(zip(self.axes, ranges), start=1):
-            x = x.narrow(k, first * axis.m, axis.seen(stop - first))
-        return x
-
-    def by_tile(self, y):
-        """y (N, T, H, W, c_out), filled up to whole tiles, as a view (outputs of time, height and width, N, tiles of
-        time, height and width, windows, c_out)."""
-        (t, h, *w), (tiles_t, tiles_h, *tiles_w) = [axis.m for axis in self.axes], self.tiles
-        y = y.view(len(y), tiles_t, t, tiles_h, h, *(tiles_w or [1]), *(w or [1]), self.along, self.c_out)
-        return y.permute(2, 4, 6, 0, 1, 3, 5, 7, 8)
+    def seen(self, tiles):
+        """The entries that a range of tiles sees, in time and in height, as slices."""
+        return tuple(slice(r[0] * a.step, r[-1] * a.step + len(a.E)) for r, a in zip(tiles, (self.time, self.height)))
 
     def convolve(self, x, kernels, bias):
-        """x (N, c, T', H', W'), padded to `in_size`, to (N, c_out, T, H, W)."""
-        y, x = x.new_empty(len(x), *self.out_size, self.c_out), self.to_blocks(x.permute(0, 2, 3, 4, 1))
-        for long, high in self.ranges(len(y)):
-            out = self.by_tile(y)[:, :, :, :, slice(*long), slice(*high)]
-            found = self.products(self.seen(x, long, high), iter(kernels), *self.axes)
-            torch.add(found.view(out.shape), bias, out=out)
-        return y[:, : self.size[0], : self.size[1], : self.size[2]].permute(0, 4, 1, 2, 3)
-
-    def products(self, x, kernels, axis, *others):
-        """The outputs (m, ...) along an axis, those along axes to come inside."""
-        tiles = (x.shape[1] - len(axis.E)) // axis.m + 1
-        parts = axis.at_points(x, axis.tiled(tiles))
-        if others:
-            found = torch.stack([self.products(each, kernels, *others) for part in parts for each in part.unbind(1)])
-        else:
-            found = torch.cat([torch.bmm(self.columns(part, k), k) for part, k in zip(parts, kernels)])
-        return axis.A @ found.flatten(1)
-
-    def columns(self, x, kernel):
-        """The rows (points, positions, K) of the last axis' points that meet a kernel."""
-        x = x.transpose(0, 1).flatten(-2).flatten(2, 3)  # (points, maps, phases, w' * c)
-        windows = x.unfold(-1, kernel.shape[1] // x.shape[2], self.step)[:, :, :, : self.along].transpose(2, 3)
-        return windows.flatten(3).flatten(1, 2)
+        """x (N, c, T', H', W'), padded to `in_size` at least, to (N, c_out, T, H, W)."""
+        y, (n_t, n_h), w = x.new_empty(len(x), *self.size, self.c_out), (len(self.E_t), len(self.E_h)), self.size[2]
+        for video, out in zip(x.permute(0, 2, 3, 4, 1).flatten(3), y):
+            for tiles, outputs in self.blocks():
+                (i, j), here = map(len, tiles), out[outputs]
+                x_t = video[self.seen(tiles)].unfold(0, n_t, self.time.step).movedim(-1, 1)
+                x_t = torch.bmm(self.E_t.expand(i, -1, -1), x_t.flatten(2)).view(i * n_t, -1, video.shape[2])
+                at = x.new_empty(j, i * n_t, n_h, video.shape[2])
+                for k in range(j):
+                    torch.bmm(self.E_h.expand(i * n_t, -1, -1), x_t.narrow(1, k * self.height.step, n_h), out=at[k])
+                windows = at.view(j, i, n_t, n_h, -1).unfold(-1, self.window, self.stride)[..., :w, :]
+                found = x.new_empty(*self.points, i * j * w, self.c_out)
+                for (point, points, rows_t, rows_h), kernel in zip(self.products, kernels, strict=True):
+                    columns = windows[:, :, rows_t, rows_h].unflatten(3, (len(kernel), -1)).permute(3, 1, 0, 5, 2, 4, 6)
+                    torch.bmm(columns.reshape(len(kernel), i * j * w, -1), kernel, out=found[point, points])
+                found = (self.A @ found.view(len(self.A.T), -1)).view(*self.outputs, i, j, w, -1)
+                found = found.permute(2, 0, 3, 1, 4, 5).reshape(i * self.outputs[0], j * self.outputs[1], w, -1)
+                torch.add(found[: len(here), : here.shape[1]], bias, out=here)
+        return y.permute(0, 4, 1, 2, 3)
 
     def adjoint(self, g, kernels):
         """The transpose of `convolve` without its bias: g (N, c_out, T, H, W) to (N, c, T', H', W') of `in_size`."""
-        (sd, sh, sw), (t, h, w), n = self.stride, self.in_size, len(g)
-        short = [out - size for out, size in zip(self.out_size, self.size)]
-        if any(short):
-            g = F.pad(g, [edge for missing in reversed(short) for edge in (0, missing)])
-        g = self.by_tile(g.permute(0, 2, 3, 4, 1).contiguous())
-        across = (w // sw, sw) if self.wide else (1, w)
-        x = g.new_zeros(n, t // sd, h // sh, across[0], sd, sh, across[1], self.step // sw)
-        into = x if self.wide else x.squeeze(3)
-        for long, high in self.ranges(n):
-            part, target = g[:, :, :, :, slice(*long), slice(*high)], self.seen(into, long, high)
-            target += self.transposed(part.reshape(len(g), -1), iter(kernels), target.shape, *self.axes)
-        return x.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(n, t, h, w, -1).permute(0, 4, 1, 2, 3)
-
-    def transposed(self, g, kernels, shape, axis, *others):
-        """The transpose of `products`, onto a map of a shape."""
-        g, matrix = axis.A.T @ g, axis.tiled((shape[1] - len(axis.E)) // axis.m + 1)
-        y = g.new_empty(shape[0] * len(matrix) // len(axis.E), len(axis.E), *shape[2:])
-        y[:, -1] = 0
-        parts = y[:, :-1], axis.long(y[:, -1:])
-        if others:
-            for row, target in zip(g, [each for part in parts for each in part.unbind(1)]):
-                target.copy_(self.transposed(row.view(others[0].m, -1), kernels, target.shape, *others))
-        else:
-            rows = g.view(len(g), -1, self.c_out)
-            for row, target, kernel in zip((rows[:-1], rows[-1:]), parts, kernels):
-                self.from_columns(row, kernel.transpose(1, 2), target.transpose(0, 1))
-        return torch.bmm(matrix.T.expand(shape[0], -1, -1), y.view(shape[0], len(matrix), -1)).view(shape)
-
-    def from_columns(self, g, kernel, x):
-        """The transpose of `columns` of the products of g and a kernel, into x (points, maps, phases, c)."""
-        if self.wide:
-            return x.copy_(torch.bmm(g, kernel).view(x.shape))
-        x = x.zero_().flatten(-2)
-        columns = torch.bmm(g, kernel).view(*x.shape[:2], self.along, *x.shape[2:4], self.window)
-        columns = columns.movedim(2, -2)
-        for k in range(0, self.window, self.step):
-            part = columns[..., k : k + self.step]
-            into = x[..., k : k + self.along * self.step].unflatten(-1, (self.along, self.step))
-            into[..., : part.shape[-1]] += part
+        x, (n_t, n_h), w = g.new_zeros(len(g), *self.in_size, self.c), (len(self.E_t), len(self.E_h)), self.size[2]
+        for video, out in zip(g.permute(0, 2, 3, 4, 1), x.flatten(3)):
+            for tiles, outputs in self.blocks():
+                (i, j), here = map(len, tiles), video[outputs]
+                (m_t, m_h), width = self.outputs, out.shape[2]
+                if here.shape[:2] != (i * m_t, j * m_h):
+                    here = F.pad(here, (0, 0, 0, 0, 0, j * m_h - here.shape[1], 0, i * m_t - len(here)))
+                here = here.reshape(i, m_t, j, m_h, -1).permute(1, 3, 0, 2, 4).reshape(m_t * m_h, -1)
+                found = (self.A.T @ here).view(*self.points, i * j * w, self.c_out)
+                at = g.new_zeros(j, i, n_t, n_h, width)
+                for (point, points, rows_t, rows_h), kernel in zip(self.products, kernels, strict=True):
+                    target = at[:, :, rows_t, rows_h].unflatten(3, (len(kernel), -1))  # (j, i, phases, points, phases)
+                    columns = torch.bmm(found[point, points], kernel.transpose(1, 2))
+                    columns = columns.view(len(kernel), i, j, w, target.shape[2], target.shape[4], -1)
+                    columns = columns.permute(2, 1, 4, 0, 5, 3, 6)
+                    for k in range(0, self.window, self.stride):
+                        part = columns[..., k : k + self.stride]
+                        into = target[..., k : k + w * self.stride].unflatten(-1, (w, self.stride))
+                        into[..., : part.shape[-1]] += part
+                x_t = g.new_zeros(i * n_t, (j - 1) * self.height.step + n_h, width)
+                for k in range(j):
+                    part = torch.bmm(self.E_h.T.expand(i * n_t, -1, -1), at[k].view(i * n_t, n_h, width))
+                    x_t.narrow(1, k * self.height.step, n_h).add_(part)
+                into = out[self.seen(tiles)].flatten(1)
+                for k, part in enumerate(x_t.view(i, n_t, -1)):
+                    into.narrow(0, k * self.time.step, n_t).addmm_(self.E_t.T, part)
+        return x.permute(0, 4, 1, 2, 3)

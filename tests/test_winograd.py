@@ -1,7 +1,6 @@
 """Minimal filtering against the library's convolution, its autograd, and the count of products."""
 
 import copy
-import math
 
 import pytest
 import torch
@@ -74,15 +73,13 @@ def test_the_adjoint_is_the_transpose(name):
 
 @pytest.mark.parametrize("name", NETS)
 def test_a_tile_takes_as_few_products_as_there_can_be(name):
-    layer = layer_of(name)
-    tiles = winograd.Tiles(layer.weight.detach(), layer.stride, (1, 1, 1))
-    needed = [(axis.m - 1) * s + k for axis, k, s in zip(tiles.axes, layer.kernel, layer.stride)]
-    for axis, products, s in zip(tiles.axes, needed, layer.stride):
-        assert axis.m > 1
-        assert (len(axis.E) - 1) * s + axis.longer == products  # short phases lack a point
-        assert axis.seen(1) == math.ceil(products / s)  # what m outputs see, in blocks
-    along = 1 if tiles.wide else layer.kernel[2]
-    assert sum(kernel[..., 0].numel() for kernel in layer.made("winograd")) == 3 * along * math.prod(needed)
+    _, kernel, stride = GEOMETRIES[name]
+    for k, s in zip(kernel, stride):
+        axis = winograd.axis(k, s)
+        m = len(axis.A)
+        assert m > 1
+        assert sum(axis.phases) == len(axis.E) == len(axis.K) == (m - 1) * s + k
+        assert axis.E.shape[1] == (m - 1) * s + k  # what m outputs see
 
 
 @pytest.mark.parametrize("entries", [1, 3 * 36 * 8 * 120])
