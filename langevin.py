@@ -7,8 +7,9 @@ import torch
 THREADS = ThreadPoolExecutor(torch.get_num_threads())  # a CPU draws a row's noise in one thread only
 
 
-def gaussian_(z, generators):
-    """Fill z (N, ...) in place with unit Gaussian noise, row i from generators[i], in memory order.
+def drawing(z, generators):
+    """Fill z (N, ...) in place with unit Gaussian noise, row i from generators[i], in memory order: an iterator, at
+    whose end z is full. A CPU begins at once, beside what is done meanwhile.
 
     Rows are independent of each other: how a batch is split never changes what a row receives.
     """
@@ -17,8 +18,12 @@ def gaussian_(z, generators):
         row, generator = pair
         row.as_strided((row.numel(),), (1,)).normal_(generator=generator)
 
-    each = THREADS.map if z.device.type == "cpu" else map
-    list(each(draw, zip(z, generators, strict=True)))
+    return (THREADS.map if z.device.type == "cpu" else map)(draw, zip(z, generators, strict=True))
+
+
+def gaussian_(z, generators):
+    """z (N, ...), filled with unit Gaussian noise as by `drawing`."""
+    list(drawing(z, generators))
     return z
 
 
@@ -32,16 +37,16 @@ def langevin(x, score, steps, delta, generators, free=None):
     is a number or a tensor of one; generators, one a row, give the noise, and None leaves it out (gradient ascent).
     Where free (broadcastable to x) is False, x does not move.
     """
-    x = x.clone()
     z, delta = torch.empty_like(x), torch.as_tensor(delta, dtype=x.dtype, device=x.device)
     half_square = delta**2 / 2
     for _ in range(steps):
+        noise = () if generators is None else drawing(z, generators)
         drift = score(x)
         if free is not None:
             drift.mul_(free)
-        x.addcmul_(drift, half_square)
+        x = torch.addcmul(x, drift, half_square)
         if generators is not None:
-            gaussian_(z, generators)
+            list(noise)
             x.addcmul_(z if free is None else z.mul_(free), delta)
     return x
 

@@ -100,8 +100,7 @@ class Conv3d(Layer):
 
         Over kernels of a thousand entries a forward pass by `winograd` would take a fifth less time, but it rounds
         twice as much as the library there, which moves more units across the kink of their ReLU. Over many thousands
-        (ST) it rounds less than the library, and there the gradient's columns are too long for the cache. bfloat16 is
-        too coarse for its sums.
+        (ST) it rounds as much as the library. bfloat16 is too coarse for its sums.
         """
         entries = self.weight[0].numel()
         if self.weight.shape[1] > 4:
@@ -109,7 +108,7 @@ class Conv3d(Layer):
         taps = max(math.ceil(k / s) for k, s in zip(self.kernel[:2], self.stride[:2]))
         if self.weight.is_cuda or self.weight.dtype == torch.bfloat16 or taps > winograd.MOST_TAPS:
             return "direct", "columns"
-        return ("direct", "winograd") if entries < 5000 else ("winograd", "columns")
+        return "direct" if entries < 5000 else "winograd", "winograd"
 
     def pad(self, x, room=(0, 0, 0)):
         """x padded, in the weights' type, with more zeros at the ends up to the size `room`: one pass over x."""

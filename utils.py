@@ -208,8 +208,8 @@ def prepare(device):
     """Settings of the process for a device, before its first use.
 
     A GPU: cuDNN tries its kernels and keeps the fastest; float32 products are float32, not TF32. A CPU: the C library
-    keeps large freed blocks, since giving them back and faulting them in again costs a Langevin step more than its
-    arithmetic (Linux with glibc; elsewhere nothing happens).
+    keeps large freed blocks, for all threads, since giving them back and faulting them in again costs a Langevin step
+    more than its arithmetic (Linux with glibc; elsewhere nothing happens).
     """
     if device.type == "cuda":
         torch.cuda.set_device(device.index or 0)
@@ -220,6 +220,7 @@ def prepare(device):
 
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(-4, 0)  # M_MMAP_MAX: no block gets a mapping of its own
+        libc.mallopt(-8, 1)  # M_ARENA_MAX: threads share one heap
         libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: never shrink the heap
 
 

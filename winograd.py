@@ -3,37 +3,31 @@
 Along one axis with kernel k and stride s, output u is a sum over the phases p < s of filters with ceil((k - p) / s)
 taps over x[u * s + p]. Toom-Cook takes m outputs of r taps from products at m + r - 1 points, A ((E x) * (K w))
 (S. Winograd, Arithmetic Complexity of Computations, 1980; Lavin and Gray, CVPR 2016, for nets). The products of all
-phases at a point are added up before A, and phases with a tap fewer leave one point out, so that m outputs take
-(m - 1) * s + k products instead of m * k.
+phases at a point are added up before A. The point at infinity meets the last tap alone, so phases with a tap fewer
+leave it out, and m outputs take (m - 1) * s + k products instead of m * k.
 
-This is done along time and height. Along width windows are copied out, and width, channels and phases are the inner
-dimension of one matrix product a point. The adjoint is the transposed steps in reverse order (transposition principle),
-with as many products. Maps (N, C, T, H, W) are stored channels last.
+This is done along time and height, and along width where the stride is large; elsewhere windows are copied out along
+width. What is left at a point is one matrix product, over phases and channels. The points of time are independent of
+each other and worked on side by side, a core each. The adjoint is the transposed steps in reverse order (transposition
+principle), with as many products. Maps (N, C, T, H, W) are stored channels last.
 """
 
-import functools
 import itertools
 import math
-from typing import NamedTuple
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-OUTPUTS = 3  # m: fewer save fewer products, more need points whose powers round worse
-POINTS = (0, 1, -1, 2, -0.5)  # and infinity
-MOST_TAPS = len(POINTS) + 2 - OUTPUTS
-CACHE_ENTRIES = 2**21  # entries of a block's products at all points: what the cache holds
-
-
-class Axis(NamedTuple):
-    """Minimal filtering along one axis. Rows of E and K go by point, then by phase."""
-
-    A: np.ndarray  # (m, points)
-    E: np.ndarray  # (rows, rows): a tile's window has as many entries, (m - 1) * s + k
-    K: np.ndarray  # (rows, k)
-    phases: tuple  # of each point: how many rows it has
-    step: int  # entries from tile to tile: m * s
+OUTPUTS = 3  # m along height and width: fewer save fewer products, more need points whose powers round worse
+MOST_POINTS = 7  # along time, where m is what they allow: a second such axis rounds too much
+MOST_TAPS = 4  # of kernels that are filtered along time and height
+# Finite points by their number, those whose error |A| |E| |K| is least or nearly (searched for among small fractions).
+POINTS = {0: (), 3: (0, 1, -1), 4: (0, 1, -2, -5 / 8), 5: (0, 3 / 2, -3 / 2, 2 / 3, -2 / 3),
+          6: (0, 1, 1 / 2, -5 / 8, 3, -5 / 4)}
+CACHE_ENTRIES = 2**22  # entries of a block's products at all points: what the cache holds
+THREADS = ThreadPoolExecutor(torch.get_num_threads(), initializer=lambda: torch.set_num_threads(1))  # one core each
 
 
 def toom_cook(m, points):
@@ -45,120 +39,207 @@ def toom_cook(m, points):
     return powers(m).T, np.linalg.inv(powers(n)).T, powers(n - m + 1)
 
 
-@functools.cache
-def axis(kernel, stride):
-    taps = math.ceil(kernel / stride)
-    m = OUTPUTS if taps > 1 else 1
-    points, longer, rows = POINTS[: m + taps - 2], kernel - (taps - 1) * stride, []
-    A, E, K = toom_cook(m, points)
-    order = [*range(len(points) - 1), len(points), len(points) - 1] if taps > 1 else [0]  # last, what short phases lack
-    _, short_E, short_K = toom_cook(m, points[:-1]) if taps > 1 else (None, [], [])
-    for place, point in enumerate(order):
-        for phase in range(min(stride, kernel)):
-            if phase < longer or place < len(short_E):
-                e, k = (E[point], K[point]) if phase < longer else (short_E[place], short_K[place])
-                row_E, row_K = np.zeros((m - 1) * stride + kernel), np.zeros(kernel)
-                row_E[phase::stride], row_K[phase::stride] = e, k
-                rows.append((place, row_E, row_K))
-    places, E, K = zip(*rows)
-    return Axis(A[:, order], np.stack(E), np.stack(K), tuple(map(places.count, range(len(order)))), m * stride)
+def product_into(x, a, b):
+    """x (N, R, ...) = a (N, R, K) @ b (N, K, the rest of x)."""
+    flat = x.flatten(2)
+    torch.bmm(a, b, out=flat)
+    if flat.data_ptr() != x.data_ptr():  # where phases are left out, x is in pieces
+        x.copy_(flat.view(x.shape))
+
+
+class Axis:
+    """Minimal filtering along one axis: `size` outputs in tiles of m, the last of which may stick out.
+
+    A map is (maps, blocks along this axis, blocks along the axes to come, phases of time, of height, of width, c); a
+    block is as long as the stride. At the points it is (maps * tiles, points, blocks along the axes to come, ...).
+    """
+
+    def __init__(self, kernel, stride, size, outputs, phase, like):
+        taps = math.ceil(kernel / stride)
+        self.m = outputs if taps > 1 else 1
+        self.stride, self.phase, self.longer = stride, phase, kernel - (taps - 1) * stride
+        self.A, E, self.K = (torch.from_numpy(v).to(like) for v in toom_cook(self.m, POINTS[self.m + taps - 2]))
+        self.points, self.tiles = len(E), math.ceil(size / self.m)
+        self.E = E.new_zeros(self.tiles, self.points, self.seen(self.tiles))  # of all tiles
+        for k, tile in enumerate(self.E):
+            tile[:, k * self.m :][:, : self.points] = E
+
+    def seen(self, tiles):
+        """How many blocks so many tiles see."""
+        return (tiles - 1) * self.m + self.points
+
+    def transform(self, blocks):
+        """E of the tiles that see so many blocks: (tiles * points, blocks)."""
+        return self.E[: (blocks - self.points) // self.m + 1, :, :blocks].flatten(0, 1)
+
+    def at_points(self, x, matrix):
+        """Map x at the points; matrix is a `transform`, or K for weights."""
+        y = torch.bmm(matrix.expand(len(x), -1, -1), x.flatten(2))
+        return y.view(-1, self.points, *x.shape[2:])
+
+    def room(self, x):
+        """Room for map x at the points, zeros where phases are left out at infinity; its `transform`."""
+        transform = self.transform(x.shape[1])
+        y = x.new_empty(len(x) * len(transform) // self.points, self.points, *x.shape[2:])
+        y[:, -1] = 0
+        return y, transform
+
+    def parts(self, y):
+        """A map at the points: at the finite ones, and its phases that have all taps at infinity."""
+        return y[:, :-1], y[:, -1:].narrow(self.phase, 0, self.longer)
+
+    def each(self, y):
+        """The map at each point."""
+        return [x for part in self.parts(y) for x in part.unbind(1)]
 
 
 class Tiles:
     """The convolution with weight (c_out, c, kd, kh, kw) at a stride (time, height, width) onto maps of size (T, H, W).
 
-    in_size (T', H', W') is what the tiles see of the padded input; the last ones may stick out of the output.
+    in_size (T', H', W') is what the tiles see of the padded input.
     """
 
     def __init__(self, weight, stride, size):
         (self.c_out, self.c), kernel = weight.shape[:2], weight.shape[2:]
-        self.size, self.time, self.height = size, axis(kernel[0], stride[0]), axis(kernel[1], stride[1])
-        axes = self.time, self.height
-        self.outputs, self.points = ([a.A.shape[k] for a in axes] for k in (0, 1))
-        self.counts = [math.ceil(n / m) for n, m in zip(size, self.outputs)]
-        width = (size[2] - 1 + math.ceil(kernel[2] / stride[2])) * stride[2]
-        self.in_size = (*((n - 1) * a.step + len(a.E) for n, a in zip(self.counts, axes)), width)
-        self.window, self.stride = kernel[2] * self.c, stride[2] * self.c
-        self.E_t, self.E_h = (torch.from_numpy(a.E).to(weight) for a in axes)
-        self.A = torch.from_numpy(np.kron(self.time.A, self.height.A)).to(weight)  # (outputs, points) of both axes
-        self.products = []  # (point in time, points in height with equally many phases, their rows in E_t and in E_h)
-        ends_t = np.cumsum(self.time.phases).tolist()
-        for (point, phases), end in zip(enumerate(self.time.phases), ends_t):
-            row = first = 0
-            for in_height, same in itertools.groupby(self.height.phases):
-                last, stop = first + (count := len(list(same))), row + count * in_height
-                self.products.append((point, slice(first, last), slice(end - phases, end), slice(row, stop)))
-                first, row = last, stop
+        self.stride, self.size = stride, size
+        taps = [math.ceil(k / s) for k, s in zip(kernel, stride)]
+        # along width it saves more than it costs where a point's phases and channels are many for its output channels
+        self.wide = taps[2] <= MOST_TAPS and math.prod(stride) * self.c > 4 * self.c_out
+        outputs = MOST_POINTS + 1 - taps[0], OUTPUTS, OUTPUTS
+        self.axes = [Axis(kernel[k], stride[k], size[k], outputs[k], k - 4, weight) for k in range(2 + self.wide)]
+        self.points = [axis.points for axis in self.axes]
+        self.along = 1 if self.wide else size[2]  # windows along width
+        self.in_size = [axis.seen(axis.tiles) * axis.stride for axis in self.axes]
+        self.out_size = [axis.tiles * axis.m for axis in self.axes]
+        if not self.wide:
+            self.in_size.append((size[2] - 1 + taps[2]) * stride[2])
+            self.out_size.append(size[2])
+
+    def to_blocks(self, x):
+        """x (N, T, H, W, c) as the first axis' map."""
+        (n, t, h, w, c), (sd, sh, sw) = x.shape, self.stride
+        across = sw if self.wide else w
+        x = x.view(n, t // sd, sd, h // sh, sh, w // across, across, c).permute(0, 1, 3, 5, 2, 4, 6, 7)
+        return x.contiguous() if self.wide else x.squeeze(3).contiguous()
+
+    def from_blocks(self, x):
+        """The inverse of `to_blocks`."""
+        x = x if self.wide else x.unsqueeze(3)
+        return x.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(len(x), *self.in_size, self.c)
 
     def kernels(self, weight):
-        """The weight at the points: for each of `products` (points, phases * kw * c, c_out)."""
-        K_t, K_h = (torch.from_numpy(a.K).to(weight) for a in (self.time, self.height))
-        at = torch.einsum("oczhw,tz->ochwt", weight, K_t)
-        at = torch.einsum("ochwt,gh->gtwco", at, K_h)
-        return [at[rows_h, rows_t].unflatten(0, (points.stop - points.start, -1)).transpose(1, 2)
-                .reshape(points.stop - points.start, -1, self.c_out) for _, points, rows_t, rows_h in self.products]
+        """The weight at the points: for each point of all axes but the last, (points, K, c_out) at the finite points of
+        the last and (1, K', c_out) at infinity."""
+        edges = [0] * 8
+        for axis in self.axes:
+            edges[-2 * axis.phase - 1] = -weight.shape[axis.phase + 1] % axis.stride
+        *others, last = self.axes
+        maps = [self.to_blocks(F.pad(weight.permute(2, 3, 4, 1, 0).flatten(3), edges)[None])]
+        for axis in others:
+            maps = [each for x in maps for each in axis.each(axis.at_points(x, axis.K))]
+        parts = [part[0] for x in maps for part in last.parts(last.at_points(x, last.K))]
+        return [x.reshape(len(x), math.prod(x.shape[1:]) // self.c_out, self.c_out) for x in parts]
 
-    def blocks(self):
-        """Blocks of tiles, as many as the cache holds: (ranges of tiles, slices of outputs), in time and in height."""
-        room = CACHE_ENTRIES // (math.prod(self.points) * self.size[2] * self.c_out) + 1
-        high = min(room, self.counts[1])
-        steps = max(1, room // high), high
-        starts = [range(0, count, step) for count, step in zip(self.counts, steps)]
-        for corner in itertools.product(*starts):
-            tiles = [range(k, min(k + step, n)) for k, step, n in zip(corner, steps, self.counts)]
-            yield tiles, tuple(slice(r[0] * m, (r[-1] + 1) * m) for r, m in zip(tiles, self.outputs))
+    def blocks(self, count):
+        """Blocks of tiles of `count` videos, as many as the cache holds: (first, stop) in time and in height."""
+        across = self.axes[2].tiles if self.wide else self.along
+        room = CACHE_ENTRIES // math.prod([count, across, self.c_out, *self.points]) + 1
+        tiles_t, tiles_h = (axis.tiles for axis in self.axes[:2])
+        high = min(max(math.isqrt(room), room // tiles_t), tiles_h)
+        steps = min(room // high, tiles_t), high
+        return itertools.product(*[[(k, min(k + step, n)) for k in range(0, n, step)]
+                                   for step, n in zip(steps, (tiles_t, tiles_h))])
 
-    def seen(self, tiles):
-        """The entries that a range of tiles sees, in time and in height, as slices."""
-        return tuple(slice(r[0] * a.step, r[-1] * a.step + len(a.E)) for r, a in zip(tiles, (self.time, self.height)))
+    def seen(self, x, block):
+        """What a block of tiles sees of the first axis' map."""
+        for dim, (axis, (first, stop)) in enumerate(zip(self.axes, block), start=1):
+            x = x.narrow(dim, first * axis.m, axis.seen(stop - first))
+        return x
+
+    def by_tile(self, y, block):
+        """A block of y (N, T, H, W, c_out) of `out_size`: a view (outputs of time, height and width, N, tiles of time,
+        height and width, windows, c_out)."""
+        (t, h, *w), (tiles_t, tiles_h, *tiles_w) = zip(*((axis.m, axis.tiles) for axis in self.axes))
+        y = y.view(len(y), tiles_t, t, tiles_h, h, *(tiles_w or [1]), *(w or [1]), self.along, self.c_out)
+        for dim, (first, stop) in zip((1, 3), block):
+            y = y.narrow(dim, first, stop - first)
+        return y.permute(2, 4, 6, 0, 1, 3, 5, 7, 8)
+
+    def side_by_side(self, work, y, kernels, found):
+        """work(map, kernels, found, *axes to come) at each point of time; y is the map at the points."""
+        maps = self.axes[0].each(y)
+        size = len(kernels) // len(maps)
+        shares = [kernels[k : k + size] for k in range(0, len(kernels), size)]
+        each = THREADS.map if torch.get_num_threads() > 1 else map
+        list(each(lambda *its: work(*its, *self.axes[1:]), maps, map(iter, shares), found))
 
     def convolve(self, x, kernels, bias):
-        """x (N, c, T', H', W'), padded to `in_size` at least, to (N, c_out, T, H, W)."""
-        y, (n_t, n_h), w = x.new_empty(len(x), *self.size, self.c_out), (len(self.E_t), len(self.E_h)), self.size[2]
-        for video, out in zip(x.permute(0, 2, 3, 4, 1).flatten(3), y):
-            for tiles, outputs in self.blocks():
-                (i, j), here = map(len, tiles), out[outputs]
-                x_t = video[self.seen(tiles)].unfold(0, n_t, self.time.step).movedim(-1, 1)
-                x_t = torch.bmm(self.E_t.expand(i, -1, -1), x_t.flatten(2)).view(i * n_t, -1, video.shape[2])
-                at = x.new_empty(j, i * n_t, n_h, video.shape[2])
-                for k in range(j):
-                    torch.bmm(self.E_h.expand(i * n_t, -1, -1), x_t.narrow(1, k * self.height.step, n_h), out=at[k])
-                windows = at.view(j, i, n_t, n_h, -1).unfold(-1, self.window, self.stride)[..., :w, :]
-                found = x.new_empty(*self.points, i * j * w, self.c_out)
-                for (point, points, rows_t, rows_h), kernel in zip(self.products, kernels, strict=True):
-                    columns = windows[:, :, rows_t, rows_h].unflatten(3, (len(kernel), -1)).permute(3, 1, 0, 5, 2, 4, 6)
-                    torch.bmm(columns.reshape(len(kernel), i * j * w, -1), kernel, out=found[point, points])
-                found = (self.A @ found.view(len(self.A.T), -1)).view(*self.outputs, i, j, w, -1)
-                found = found.permute(2, 0, 3, 1, 4, 5).reshape(i * self.outputs[0], j * self.outputs[1], w, -1)
-                torch.add(found[: len(here), : here.shape[1]], bias, out=here)
-        return y.permute(0, 4, 1, 2, 3)
+        """x (N, c, T', H', W'), padded to `in_size`, to (N, c_out, T, H, W)."""
+        y, time = x.new_empty(len(x), *self.out_size, self.c_out), self.axes[0]
+        x = self.to_blocks(x.permute(0, 2, 3, 4, 1))
+        for block in self.blocks(len(y)):
+            out, seen = self.by_tile(y, block), self.seen(x, block)
+            found = y.new_empty(*self.points, out[0, 0, 0].numel() // self.c_out, self.c_out)
+            self.side_by_side(self.products, time.at_points(seen, time.transform(seen.shape[1])), kernels, found)
+            for k, axis in reversed(list(enumerate(self.axes))):
+                found = found.view(math.prod(self.points[:k]), axis.points, -1)
+                found = torch.bmm(axis.A.expand(len(found), -1, -1), found)
+            torch.add(found.view(out.shape), bias, out=out)
+        return y[:, : self.size[0], : self.size[1], : self.size[2]].permute(0, 4, 1, 2, 3)
+
+    def products(self, x, kernels, found, axis, *others):
+        """Fill found (points of the axes to come, rows, c_out) with a map's products."""
+        y = axis.at_points(x, axis.transform(x.shape[1]))
+        if others:
+            for each, into in zip(axis.each(y), found):
+                self.products(each, kernels, into, *others)
+        else:
+            for part, into, kernel in zip(axis.parts(y), (found[:-1], found[-1:]), kernels):
+                torch.bmm(self.columns(part, kernel), kernel, out=into)
+
+    def columns(self, x, kernel):
+        """The rows (points, positions, K) of the last axis' points that meet a kernel."""
+        x = x.transpose(0, 1).flatten(-2).flatten(2, 3)  # (points, maps, phases, w' * c)
+        windows = x.unfold(-1, kernel.shape[1] // x.shape[2], self.stride[2] * self.c)[:, :, :, : self.along]
+        return windows.transpose(2, 3).flatten(3).flatten(1, 2)
 
     def adjoint(self, g, kernels):
         """The transpose of `convolve` without its bias: g (N, c_out, T, H, W) to (N, c, T', H', W') of `in_size`."""
-        x, (n_t, n_h), w = g.new_zeros(len(g), *self.in_size, self.c), (len(self.E_t), len(self.E_h)), self.size[2]
-        for video, out in zip(g.permute(0, 2, 3, 4, 1), x.flatten(3)):
-            for tiles, outputs in self.blocks():
-                (i, j), here = map(len, tiles), video[outputs]
-                (m_t, m_h), width = self.outputs, out.shape[2]
-                if here.shape[:2] != (i * m_t, j * m_h):
-                    here = F.pad(here, (0, 0, 0, 0, 0, j * m_h - here.shape[1], 0, i * m_t - len(here)))
-                here = here.reshape(i, m_t, j, m_h, -1).permute(1, 3, 0, 2, 4).reshape(m_t * m_h, -1)
-                found = (self.A.T @ here).view(*self.points, i * j * w, self.c_out)
-                at = g.new_zeros(j, i, n_t, n_h, width)
-                for (point, points, rows_t, rows_h), kernel in zip(self.products, kernels, strict=True):
-                    target = at[:, :, rows_t, rows_h].unflatten(3, (len(kernel), -1))  # (j, i, phases, points, phases)
-                    columns = torch.bmm(found[point, points], kernel.transpose(1, 2))
-                    columns = columns.view(len(kernel), i, j, w, target.shape[2], target.shape[4], -1)
-                    columns = columns.permute(2, 1, 4, 0, 5, 3, 6)
-                    for k in range(0, self.window, self.stride):
-                        part = columns[..., k : k + self.stride]
-                        into = target[..., k : k + w * self.stride].unflatten(-1, (w, self.stride))
-                        into[..., : part.shape[-1]] += part
-                x_t = g.new_zeros(i * n_t, (j - 1) * self.height.step + n_h, width)
-                for k in range(j):
-                    part = torch.bmm(self.E_h.T.expand(i * n_t, -1, -1), at[k].view(i * n_t, n_h, width))
-                    x_t.narrow(1, k * self.height.step, n_h).add_(part)
-                into = out[self.seen(tiles)].flatten(1)
-                for k, part in enumerate(x_t.view(i, n_t, -1)):
-                    into.narrow(0, k * self.time.step, n_t).addmm_(self.E_t.T, part)
-        return x.permute(0, 4, 1, 2, 3)
+        short = [full - size for full, size in zip(self.out_size, self.size)]
+        if any(short):
+            g = F.pad(g, [edge for missing in reversed(short) for edge in (0, missing)])
+        (sd, sh, sw), (t, h, w), time = self.stride, self.in_size, self.axes[0]
+        across = (w // sw, sd, sh, sw) if self.wide else (sd, sh, w)
+        g, x = g.permute(0, 2, 3, 4, 1).contiguous(), g.new_zeros(len(g), t // sd, h // sh, *across, self.c)
+        for block in self.blocks(len(g)):
+            found, into = self.by_tile(g, block).reshape(-1, self.c_out), self.seen(x, block)
+            for k, axis in enumerate(self.axes):
+                found = found.view(math.prod(self.points[:k]), axis.m, -1)
+                found = torch.bmm(axis.A.T.expand(len(found), -1, -1), found)
+            y, transform = time.room(into)
+            self.side_by_side(self.transposed, y, kernels, found.view(*self.points, -1, self.c_out))
+            into.flatten(2).baddbmm_(transform.T.expand(len(into), -1, -1), y.view(len(into), len(transform), -1))
+        return self.from_blocks(x).permute(0, 4, 1, 2, 3)
+
+    def transposed(self, x, kernels, found, axis, *others):
+        """The transpose of `products`, into map x."""
+        y, transform = axis.room(x)
+        if others:
+            for into, each in zip(axis.each(y), found):
+                self.transposed(into, kernels, each, *others)
+        else:
+            for into, each, kernel in zip(axis.parts(y), (found[:-1], found[-1:]), kernels):
+                self.from_columns(each, kernel.transpose(1, 2), into.transpose(0, 1))
+        product_into(x, transform.T.expand(len(x), -1, -1), y.view(len(x), len(transform), -1))
+
+    def from_columns(self, g, kernel, x):
+        """The transpose of `columns`, of the products of g and a kernel, into x (points, maps, phases, c)."""
+        if self.wide:
+            product_into(x, g, kernel)
+            return
+        x, step, window = x.zero_().flatten(-2), self.stride[2] * self.c, kernel.shape[2] // math.prod(x.shape[2:4])
+        columns = torch.bmm(g, kernel).view(*x.shape[:2], self.along, *x.shape[2:4], window).movedim(2, -2)
+        for k in range(0, window, step):
+            part = columns[..., k : k + step]
+            into = x[..., k : k + self.along * step].unflatten(-1, (self.along, step))
+            into[..., : part.shape[-1]] += part

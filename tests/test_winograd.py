@@ -1,6 +1,7 @@
 """Minimal filtering against the library's convolution, its autograd, and the count of products."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -73,25 +74,41 @@ def test_the_adjoint_is_the_transpose(name):
 
 @pytest.mark.parametrize("name", NETS)
 def test_a_tile_takes_as_few_products_as_there_can_be(name):
-    _, kernel, stride = GEOMETRIES[name]
-    for k, s in zip(kernel, stride):
-        axis = winograd.axis(k, s)
-        m = len(axis.A)
-        assert m > 1
-        assert sum(axis.phases) == len(axis.E) == len(axis.K) == (m - 1) * s + k
-        assert axis.E.shape[1] == (m - 1) * s + k  # what m outputs see
+    layer = layer_of(name)
+    tiles = winograd.Tiles(layer.weight.detach(), layer.stride, (1, 1, 1))
+    assert len(tiles.axes) == (3 if name == "ST" else 2)
+    assert all(axis.m > 1 for axis in tiles.axes)
+    along = [(axis.m - 1) * s + k for axis, k, s in zip(tiles.axes, layer.kernel, layer.stride)]
+    products = math.prod(along) * math.prod(layer.kernel[len(along) :]) * layer.weight[:, :, 0, 0, 0].numel()
+    assert sum(kernel.numel() for kernel in tiles.kernels(layer.weight.detach())) == products
 
 
+@pytest.mark.parametrize("name", ["ST", "FC_S"])
 @pytest.mark.parametrize("entries", [1, 3 * 36 * 8 * 120])
-def test_blocks_of_any_size_give_the_same(entries, monkeypatch):
-    size = (40, 41, 16)
-    layer, x = layer_of("FC_S"), video(1, size, dtype=torch.float64)
-    g = noise_like(torch.empty(1, 120, *layer.out_size(size), dtype=torch.float64))
+def test_blocks_of_any_size_give_the_same(name, entries, monkeypatch):
+    layer = layer_of(name)
+    size = [11 * s + 1 for s in layer.stride]
+    x = video(2, size, dtype=torch.float64)
+    g = noise_like(torch.empty(2, 120, *layer.out_size(size), dtype=torch.float64))
     with torch.no_grad():
         whole = layer(x), layer.input_gradient(g, size)
         monkeypatch.setattr(winograd, "CACHE_ENTRIES", entries)
         for ours, theirs in zip((layer(x), layer.input_gradient(g, size)), whole):
             assert error(ours, theirs) < 1e-13
+
+
+@pytest.mark.parametrize("name", ["ST", "FC_S"])
+def test_points_side_by_side_or_in_turn_give_the_same(name, monkeypatch):
+    size = (30, 31, 32)
+    layer, x = layer_of(name), video(2, size, dtype=torch.float64)
+    g = noise_like(torch.empty(2, 120, *layer.out_size(size), dtype=torch.float64))
+    results = []
+    for threads in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        with torch.no_grad():
+            results.append((layer(x), layer.input_gradient(g, size)))
+    for ours, theirs in zip(*results):
+        assert error(ours, theirs) < 1e-13
 
 
 def test_kernels_follow_the_weights_in_their_place():
@@ -110,7 +127,7 @@ def test_it_is_the_usual_route_of_first_layers_in_float32():
     for name in NETS:
         f = net(name, (14, 12, 12))
         first = f.layers[0]
-        assert "winograd" in first.usual_routes()
+        assert first.usual_routes() == ("winograd" if name == "ST" else "direct", "winograd")
         assert "winograd" not in copy.deepcopy(first).bfloat16().usual_routes()
         if name == "ST":
             assert f.layers[1].usual_routes() == ("direct", "direct")
