@@ -7,9 +7,10 @@ phases at a point are added up before A. The point at infinity meets the last ta
 leave it out, and m outputs take (m - 1) * s + k products instead of m * k.
 
 This is done along time and height, and along width where the stride is large; elsewhere windows are copied out along
-width. What is left at a point is one matrix product, over phases and channels. The points of time are independent of
-each other and worked on side by side, a core each. The adjoint is the transposed steps in reverse order (transposition
-principle), with as many products. Maps (N, C, T, H, W) are stored channels last.
+width. What is left at a point is one matrix product, over phases and channels. Blocks of tiles are worked on side by
+side, a core each; where the weights at all points are more than a cache holds, the points of time are, so that each
+core reads weights of its own, once. The adjoint is the transposed steps in reverse order (transposition principle),
+with as many products. Maps (N, C, T, H, W) are stored channels last.
 """
 
 import itertools
@@ -26,7 +27,8 @@ MOST_TAPS = 4  # of kernels that are filtered along time and height
 # Finite points by their number, those whose error |A| |E| |K| is least or nearly (searched for among small fractions).
 POINTS = {0: (), 3: (0, 1, -1), 4: (0, 1, -2, -5 / 8), 5: (0, 3 / 2, -3 / 2, 2 / 3, -2 / 3),
           6: (0, 1, 1 / 2, -5 / 8, 3, -5 / 4)}
-CACHE_ENTRIES = 2**22  # entries of a block's products at all points: what the cache holds
+CACHE_ENTRIES = 2**22  # entries of the weights, or of a block's products, at all points: what the cache holds
+ROW = 16  # products of windows are a fifth faster where their rows begin at multiples of this
 THREADS = ThreadPoolExecutor(torch.get_num_threads(), initializer=lambda: torch.set_num_threads(1))  # one core each
 
 
@@ -111,6 +113,12 @@ class Tiles:
         self.along = 1 if self.wide else size[2]  # windows along width
         self.in_size = [axis.seen(axis.tiles) * axis.stride for axis in self.axes]
         self.out_size = [axis.tiles * axis.m for axis in self.axes]
+        self.window = (stride[2] if self.wide else kernel[2]) * self.c  # entries of a row of `columns` per phase
+        weights = math.prod([*self.points, *stride[:2], self.window, self.c_out])
+        by_block, cores, tiles_h = weights <= CACHE_ENTRIES, torch.get_num_threads(), self.axes[1].tiles
+        side_by_side = THREADS.map if cores > 1 else map
+        self.map_blocks, self.map_points = (side_by_side, map) if by_block else (map, side_by_side)
+        self.highest = math.ceil(tiles_h / 2 / cores) if by_block else tiles_h  # tiles of a block: two blocks a core
         if not self.wide:
             self.in_size.append((size[2] - 1 + taps[2]) * stride[2])
             self.out_size.append(size[2])
@@ -129,7 +137,7 @@ class Tiles:
 
     def kernels(self, weight):
         """The weight at the points: for each point of all axes but the last, (points, K, c_out) at the finite points of
-        the last and (1, K', c_out) at infinity."""
+        the last and (1, K', c_out) at infinity. Rows of windows are followed by zeros up to a multiple of ROW."""
         edges = [0] * 8
         for axis in self.axes:
             edges[-2 * axis.phase - 1] = -weight.shape[axis.phase + 1] % axis.stride
@@ -138,17 +146,19 @@ class Tiles:
         for axis in others:
             maps = [each for x in maps for each in axis.each(axis.at_points(x, axis.K))]
         parts = [part[0] for x in maps for part in last.parts(last.at_points(x, last.K))]
-        return [x.reshape(len(x), math.prod(x.shape[1:]) // self.c_out, self.c_out) for x in parts]
+        parts = [x.reshape(len(x), math.prod(x.shape[1:]) // self.c_out, self.c_out) for x in parts]
+        return parts if self.wide else [F.pad(x, (0, 0, 0, -x.shape[1] % ROW)) for x in parts]
 
-    def blocks(self, count):
-        """Blocks of tiles of `count` videos, as many as the cache holds: (first, stop) in time and in height."""
+    def groups(self, count):
+        """Blocks of tiles of `count` videos, as many as the cache holds: (first, stop) in time and in height. In groups
+        of every other one in time and in height, which see no input in common."""
         across = self.axes[2].tiles if self.wide else self.along
         room = CACHE_ENTRIES // math.prod([count, across, self.c_out, *self.points]) + 1
         tiles_t, tiles_h = (axis.tiles for axis in self.axes[:2])
-        high = min(max(math.isqrt(room), room // tiles_t), tiles_h)
-        steps = min(room // high, tiles_t), high
-        return itertools.product(*[[(k, min(k + step, n)) for k in range(0, n, step)]
-                                   for step, n in zip(steps, (tiles_t, tiles_h))])
+        high = min(max(math.isqrt(room), room // tiles_t), self.highest)
+        times, heights = ([(k, min(k + step, n)) for k in range(0, n, step)]
+                          for step, n in ((min(room // high, tiles_t), tiles_t), (high, tiles_h)))
+        return [list(itertools.product(times[t::2], heights[h::2])) for t in (0, 1) for h in (0, 1)]
 
     def seen(self, x, block):
         """What a block of tiles sees of the first axis' map."""
@@ -165,26 +175,28 @@ class Tiles:
             y = y.narrow(dim, first, stop - first)
         return y.permute(2, 4, 6, 0, 1, 3, 5, 7, 8)
 
-    def side_by_side(self, work, y, kernels, found):
+    def at_each_point(self, work, y, kernels, found):
         """work(map, kernels, found, *axes to come) at each point of time; y is the map at the points."""
         maps = self.axes[0].each(y)
         size = len(kernels) // len(maps)
         shares = [kernels[k : k + size] for k in range(0, len(kernels), size)]
-        each = THREADS.map if torch.get_num_threads() > 1 else map
-        list(each(lambda *its: work(*its, *self.axes[1:]), maps, map(iter, shares), found))
+        list(self.map_points(lambda *its: work(*its, *self.axes[1:]), maps, map(iter, shares), found))
 
     def convolve(self, x, kernels, bias):
         """x (N, c, T', H', W'), padded to `in_size`, to (N, c_out, T, H, W)."""
         y, time = x.new_empty(len(x), *self.out_size, self.c_out), self.axes[0]
-        x = self.to_blocks(x.permute(0, 2, 3, 4, 1))
-        for block in self.blocks(len(y)):
+        x, bias = self.to_blocks(x.permute(0, 2, 3, 4, 1)), bias.detach()
+
+        def fill(block):
             out, seen = self.by_tile(y, block), self.seen(x, block)
             found = y.new_empty(*self.points, out[0, 0, 0].numel() // self.c_out, self.c_out)
-            self.side_by_side(self.products, time.at_points(seen, time.transform(seen.shape[1])), kernels, found)
+            self.at_each_point(self.products, time.at_points(seen, time.transform(seen.shape[1])), kernels, found)
             for k, axis in reversed(list(enumerate(self.axes))):
                 found = found.view(math.prod(self.points[:k]), axis.points, -1)
                 found = torch.bmm(axis.A.expand(len(found), -1, -1), found)
             torch.add(found.view(out.shape), bias, out=out)
+
+        list(self.map_blocks(fill, sum(self.groups(len(y)), [])))
         return y[:, : self.size[0], : self.size[1], : self.size[2]].permute(0, 4, 1, 2, 3)
 
     def products(self, x, kernels, found, axis, *others):
@@ -195,12 +207,13 @@ class Tiles:
                 self.products(each, kernels, into, *others)
         else:
             for part, into, kernel in zip(axis.parts(y), (found[:-1], found[-1:]), kernels):
-                torch.bmm(self.columns(part, kernel), kernel, out=into)
+                rows = self.columns(part)
+                torch.bmm(rows, kernel[:, : rows.shape[2]], out=into)
 
-    def columns(self, x, kernel):
+    def columns(self, x):
         """The rows (points, positions, K) of the last axis' points that meet a kernel."""
         x = x.transpose(0, 1).flatten(-2).flatten(2, 3)  # (points, maps, phases, w' * c)
-        windows = x.unfold(-1, kernel.shape[1] // x.shape[2], self.stride[2] * self.c)[:, :, :, : self.along]
+        windows = x.unfold(-1, min(self.window, x.shape[-1]), self.stride[2] * self.c)[:, :, :, : self.along]
         return windows.transpose(2, 3).flatten(3).flatten(1, 2)
 
     def adjoint(self, g, kernels):
@@ -210,15 +223,22 @@ class Tiles:
             g = F.pad(g, [edge for missing in reversed(short) for edge in (0, missing)])
         (sd, sh, sw), (t, h, w), time = self.stride, self.in_size, self.axes[0]
         across = (w // sw, sd, sh, sw) if self.wide else (sd, sh, w)
-        g, x = g.permute(0, 2, 3, 4, 1).contiguous(), g.new_zeros(len(g), t // sd, h // sh, *across, self.c)
-        for block in self.blocks(len(g)):
+        g, groups = g.permute(0, 2, 3, 4, 1).contiguous(), self.groups(len(g))
+        overlap = sum(map(len, groups)) > 1
+        x = (g.new_zeros if overlap else g.new_empty)(len(g), t // sd, h // sh, *across, self.c)
+
+        def add(block):
             found, into = self.by_tile(g, block).reshape(-1, self.c_out), self.seen(x, block)
             for k, axis in enumerate(self.axes):
                 found = found.view(math.prod(self.points[:k]), axis.m, -1)
                 found = torch.bmm(axis.A.T.expand(len(found), -1, -1), found)
             y, transform = time.room(into)
-            self.side_by_side(self.transposed, y, kernels, found.view(*self.points, -1, self.c_out))
-            into.flatten(2).baddbmm_(transform.T.expand(len(into), -1, -1), y.view(len(into), len(transform), -1))
+            self.at_each_point(self.transposed, y, kernels, found.view(*self.points, -1, self.c_out))
+            y, transform = y.view(len(into), len(transform), -1), transform.T.expand(len(into), -1, -1)
+            into.flatten(2).baddbmm_(transform, y, beta=int(overlap))
+
+        for group in groups:
+            list(self.map_blocks(add, group))
         return self.from_blocks(x).permute(0, 4, 1, 2, 3)
 
     def transposed(self, x, kernels, found, axis, *others):
@@ -237,9 +257,10 @@ class Tiles:
         if self.wide:
             product_into(x, g, kernel)
             return
-        x, step, window = x.zero_().flatten(-2), self.stride[2] * self.c, kernel.shape[2] // math.prod(x.shape[2:4])
-        columns = torch.bmm(g, kernel).view(*x.shape[:2], self.along, *x.shape[2:4], window).movedim(2, -2)
-        for k in range(0, window, step):
+        x, step, phases = x.zero_().flatten(-2), self.stride[2] * self.c, x.shape[2:4]
+        columns = torch.bmm(g, kernel)[..., : math.prod(phases) * self.window]
+        columns = columns.view(*x.shape[:2], self.along, *phases, self.window).movedim(2, -2)
+        for k in range(0, self.window, step):
             part = columns[..., k : k + step]
             into = x[..., k : k + self.along * step].unflatten(-1, (self.along, step))
             into[..., : part.shape[-1]] += part
