@@ -40,6 +40,7 @@ LEVEL = 2  # the grey level of what stands still, in standard deviations of what
 MEMORY = 50  # epochs over which recovered clips are averaged
 TIMED = 24  # frames of a video, by which a CPU's precisions are timed
 JUDGED = 12  # pieces of new videos at most, as long as the clip
+ORDERS = (0, 2, 1), (1, 0, 2), (2, 1, 0)  # of three pieces, none of which is followed by its next
 MARGIN = 24  # frames sampled beyond each end of a video of another length, and cut off: they see the padding
 
 
@@ -610,7 +611,7 @@ def sample_learned(args, given):
         period = math.prod(layer.stride[0] for layer in f.layers)
         size = (-(-size[0] // period) * period, *size[1:])
     margin = 0 if args.loop or size[0] == f.size[0] else MARGIN
-    J = first_videos(args, torch.cat(state["chains"]), state["level"], (size[0] + 2 * margin, *size[1:]))
+    J = first_videos(args, torch.cat(state["chains"]), state["level"], size, margin)
     generators = [utils.generator(args.device, args.seed, "test", k) for k in range(len(J))]
     chunk = args.chunk or pick_chunk(f, J.shape[2:], len(J), args.device)
     sample_in(f.wrap_time(args.loop), torch.bfloat16 if state["precision"] == "bf16" else torch.float32, J[:chunk])
@@ -645,25 +646,30 @@ def tell_seams(loops):
               "elsewhere")
 
 
-def first_videos(args, chains, level, size):
-    """Where new videos of size (T, H, W) start, (sample_size, 3, T, H, W): pieces of the saved chains, or noise around
-    the reference's level."""
+def first_videos(args, chains, level, size, margin):
+    """Where new videos of size (T, H, W) start, with a margin of frames at both ends, (sample_size, 3, T + 2 * margin,
+    H, W): pieces of the saved chains, or noise around the reference's level."""
     fits, numbers = chains.shape[3:] == size[1:], range(args.sample_size)
     if args.start == "noise" or not (fits or args.start):
         draws = [utils.generator(args.device, args.seed, "start", k) for k in numbers]
-        return white_noise(len(numbers), size, draws) + level
+        return white_noise(len(numbers), (size[0] + 2 * margin, *size[1:]), draws) + level
     if not fits:
         raise data.InputError("saved chains keep the frame size that was learned: use -start noise for another")
     draws = [utils.generator("cpu", args.seed, "pieces", k) for k in numbers]
-    J = torch.stack([join_pieces(chains[k % len(chains)], size[0], draw) for k, draw in enumerate(draws)])
+    J = torch.stack([join_pieces(chains[k % len(chains)], size[0], margin, draw) for k, draw in enumerate(draws)])
     return J.contiguous(memory_format=torch.channels_last_3d)
 
 
-def join_pieces(chain, length, generator):
-    """`length` frames made of pieces of a chain (3, T, H, W), each half its length from a random moment on."""
-    half = -(-chain.shape[1] // 2)
-    starts = torch.randint(chain.shape[1] - half + 1, (-(-length // half), 1), generator=generator)
-    return chain[:, (starts + torch.arange(half)).flatten()[:length]]
+def join_pieces(chain, length, margin, generator):
+    """`length` frames, with a margin at both ends, made of a chain (3, T, H, W): in every T frames all of its own, cut
+    into thirds or so at random moments and put in an order that leaves none before the one that it had after it."""
+    frames, rounds = chain.shape[1], []
+    before = -margin % frames  # a round begins with the first frame after the margin
+    for _ in range(-(-(before + length + 2 * margin) // frames)):
+        shifts = torch.randint(-(frames // 12), frames // 12 + 1, (2,), generator=generator)
+        pieces = torch.arange(frames).tensor_split(shifts + torch.tensor([frames // 3, 2 * frames // 3]))
+        rounds += [pieces[k] for k in ORDERS[torch.randint(len(ORDERS), (), generator=generator)]]
+    return chain[:, torch.cat(rounds)[before :][: length + 2 * margin]]
 
 
 def check_fits(f, size, settings):

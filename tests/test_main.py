@@ -851,10 +851,10 @@ def test_the_seed_decides_where_new_videos_start_and_no_two_start_alike(models):
     chains = torch.cat(state_of(models("FC_S_large") / "clip")["chains"])
 
     def first(seed):
-        return main.first_videos(SimpleNamespace(start=None, sample_size=4, seed=seed), chains, 0.0, (40, 16, 16))
+        return main.first_videos(SimpleNamespace(start=None, sample_size=4, seed=seed), chains, 0.0, (40, 16, 16), 6)
 
     J = first(1)
-    assert J.shape == (4, 3, 40, 16, 16) and torch.equal(J, first(1)) and not torch.equal(J, first(2))
+    assert J.shape == (4, 3, 52, 16, 16) and torch.equal(J, first(1)) and not torch.equal(J, first(2))
     assert not any(torch.equal(J[a], J[b]) for a in range(4) for b in range(a))
     for k, video in enumerate(J):  # of its chain alone
         frames = chains[k % 2].unbind(1)
@@ -870,15 +870,19 @@ def test_the_chunk_changes_no_new_video(models, copy_of):
     assert videos[0].std() > 0
 
 
-@pytest.mark.parametrize("frames, length", [(12, 12), (12, 50), (7, 3), (1, 4)])
-def test_pieces_of_a_chain_are_half_its_length(frames, length):
-    chain, joined = torch.arange(float(frames)).view(1, frames, 1, 1), []
-    for seed in range(20):
-        joined.append(main.join_pieces(chain, length, torch.Generator().manual_seed(seed)).flatten())
-        assert len(joined[-1]) == length and set(joined[-1].tolist()) <= set(range(frames))
-        seams = torch.nonzero(joined[-1].diff() != 1).flatten() + 1
-        assert set(seams.tolist()) <= set(range(0, length, -(-frames // 2)))
-    assert {int(x[0]) for x in joined} == set(range(frames // 2 + 1))  # they may begin anywhere
+@pytest.mark.parametrize("frames, length, margin", [(12, 12, 0), (70, 210, 24), (70, 70, 0), (7, 3, 5), (1, 4, 24)])
+def test_pieces_of_a_chain_give_all_its_frames_in_another_order_over_and_over(frames, length, margin):
+    chain, orders = torch.arange(float(frames)).view(1, frames, 1, 1), set()
+    for seed in range(40):
+        joined = main.join_pieces(chain, length, margin, torch.Generator().manual_seed(seed)).flatten().int().tolist()
+        assert len(joined) == length + 2 * margin
+        inside = joined[margin : margin + length]
+        for k in range(0, length - frames + 1, frames):  # windows as long as the chain
+            window = inside[k : k + frames]
+            assert sorted(window) == list(range(frames))
+            assert frames < 3 or 2 <= sum(b != a + 1 for a, b in zip(window, window[1:]))  # three pieces, all torn apart
+            orders.add(tuple(window))
+    assert length < frames or frames < 12 or len(orders) > 10
 
 
 def test_new_videos_replace_those_of_before(models, copy_of, data_path):
