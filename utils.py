@@ -23,6 +23,7 @@ import av
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
+from torch.optim.adam import adam
 from tqdm import tqdm
 
 FPS = 25
@@ -175,27 +176,44 @@ def generator(device, *key):
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
-class Adam(torch.optim.Adam):
-    """Adam with TensorFlow's epsilon, which is added before the bias correction (fused: one pass over the weights)."""
+class Adam:
+    """Adam with TensorFlow's epsilon, which is added before the bias correction (fused: one pass over the weights).
+
+    PyTorch's own class imports its compiler, which takes two seconds, to tell it to leave the optimiser alone.
+    """
+
+    BETA2 = 0.999
 
     def __init__(self, parameters, lr, beta1):
-        super().__init__(parameters, lr=lr, betas=(beta1, 0.999), fused=True)
+        self.parameters, self.lr, self.beta1, self.count = list(parameters), lr, beta1, 0
+        self.state = [{"step": torch.zeros((), device=p.device), "exp_avg": torch.zeros_like(p),
+                       "exp_avg_sq": torch.zeros_like(p)} for p in self.parameters]
 
+    def zero_grad(self):
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    @torch.no_grad()
     def step(self, lr=None):
         """One step, from now on with the rate lr if it is given."""
-        for group in self.param_groups:
-            group["lr"] = group["lr"] if lr is None else lr
-            group["count"] = group.get("count", 0) + 1  # PyTorch's own may lie on a GPU, which reading would wait for
-            group["eps"] = 1e-8 / (1 - group["betas"][1] ** group["count"]) ** 0.5
-            torch.autograd.graph.increment_version(group["params"])  # the fused kernel does not tell
-        super().step()
+        self.lr, self.count = self.lr if lr is None else lr, self.count + 1
+        eps = 1e-8 / (1 - self.BETA2**self.count) ** 0.5
+        moving = [(p, own) for p, own in zip(self.parameters, self.state, strict=True) if p.grad is not None]
+        parameters, gradients = [p for p, _ in moving], [p.grad for p, _ in moving]
+        moments = ([own[name] for _, own in moving] for name in ("exp_avg", "exp_avg_sq"))
+        adam(parameters, gradients, *moments, [], [own["step"] for _, own in moving], fused=True, amsgrad=False,
+             beta1=self.beta1, beta2=self.BETA2, lr=self.lr, weight_decay=0, eps=eps, maximize=False)
+        torch.autograd.graph.increment_version(parameters)  # the fused kernel does not tell
+
+    def state_dict(self):
+        return {"state": dict(enumerate(self.state))}
 
     def load_state_dict(self, state):
         """Moments of another device's run may lie in another memory order, which the fused kernel would not see."""
-        super().load_state_dict(state)
-        for parameter, own in self.state.items():
-            for name in ("exp_avg", "exp_avg_sq"):
-                own[name] = torch.empty_like(parameter).copy_(own[name])
+        for own, saved in zip(self.state, state["state"].values(), strict=True):
+            for name, value in own.items():
+                value.copy_(saved[name])
+        self.count = int(max(own["step"] for own in self.state))
 
 
 def learning_rate(args, epoch):
@@ -228,9 +246,9 @@ def multiplies_bfloat16(device):
     """Whether the device has instructions for products in bfloat16: without, they take a hundred times longer than
     float32's."""
     seconds = []
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype, count in ((torch.float32, 30), (torch.bfloat16, 3)):  # a busy machine must not make the first look slow
         x, trials = torch.ones(256, 256, dtype=dtype, device=device), []
-        for _ in range(3):
+        for _ in range(count):
             begun = time.perf_counter()
             (x @ x)[0, 0].item()  # waits for the device
             trials.append(time.perf_counter() - begun)

@@ -440,7 +440,7 @@ def test_the_rate_falls_at_the_end(make_learner):
     learner, rates = make_learner(num_epochs=4, anneal=0.5, lr=0.01), []
     for _ in range(4):
         learner.learn_epoch(no_log)
-        rates.append(learner.optimizer.param_groups[0]["lr"])
+        rates.append(learner.optimizer.lr)
     assert rates == pytest.approx([0.01, 0.01, 0.01, 0.01 * 0.1**0.5])
 
 

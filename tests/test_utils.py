@@ -5,6 +5,8 @@ import io
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -199,6 +201,15 @@ def test_a_step_of_adam_tells_that_the_parameters_have_changed():
         version, p.grad = p._version, torch.ones(3)
         optimizer.step()
         assert p._version > version
+
+
+def test_adam_does_not_import_the_compiler_which_takes_two_seconds():
+    use = "w = torch.nn.Parameter(torch.ones(2)); a = utils.Adam([w], 0.1, 0.5); w.grad = torch.ones(2); a.step()"
+    save = "a.load_state_dict(a.state_dict()); a.zero_grad(); assert w.grad is None"
+    program = f"import sys, torch, utils; {use}; {save}; print('torch._dynamo' in sys.modules, w[0].item() < 1)"
+    root = Path(utils.__file__).parent
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=root)
+    assert done.stdout.split() == ["False", "True"], done.stderr
 
 
 # ----------------------------------------------------------------------------------------------------------- pictures
