@@ -88,6 +88,8 @@ def build_parser():
     add(group, "lr", 0.001, "learning rate of Adam", type=utils.positive_float)
     add(group, "anneal", 0.0, "share of the epochs, at the end, over which the rate falls to a tenth, and "
         "with it the square of the step size", type=utils.share)
+    add(group, "data_noise", 0.0, "std of Gaussian noise, in grey levels, that observed videos get when the net learns "
+        "from them, anew each epoch: against copying", type=utils.non_negative_float)
     add(group, "beta1", 0.5, "first-moment decay of Adam", type=float)
     add(group, "seed", 0, "seed of all randomness", type=utils.non_negative_int)
     group = parser.add_argument_group("sampling a learned model")
@@ -306,7 +308,7 @@ class Learner:
 
     def generators(self, kind, batch):
         """This epoch's noise: a generator for each video of a mini-batch, that no other video or epoch ever has."""
-        count = self.args.batch_size if kind == "I" else self.args.num_chain
+        count = self.args.num_chain if kind in ("J", "start") else self.args.batch_size
         numbers = range(batch * count, (batch + 1) * count)
         return [utils.generator(self.device, self.args.seed, self.epoch, kind, k) for k in numbers]
 
@@ -336,6 +338,13 @@ class Learner:
             self.graphs[key] = LangevinGraph(x, self.score, steps, delta, generators, free)
         return self.graphs[key](x, delta, generators, free)
 
+    def with_noise(self, I, batch):
+        """Observed videos with the epoch's -data_noise: the net meets a cloud around the clip, not its very frames."""
+        if not self.args.data_noise:
+            return I
+        noise = gaussian_(torch.empty_like(I), self.generators("data", batch)[: len(I)])
+        return I + self.args.data_noise * noise
+
     def backward_gap(self, I, J):
         """Add the gradient of gap / number of mini-batches, which is H_syn - H_obs (equation 9). Returns f(I), f(J),
         and which units of the top layer are alive."""
@@ -361,7 +370,7 @@ class Learner:
             seconds += time.perf_counter() - begun
             if self.hidden is not None:
                 I = self.sample(I, "I", b, free=self.hidden[b])  # recovery: hidden pixels move
-            f_I, f_J, alive = self.backward_gap(I, J)
+            f_I, f_J, alive = self.backward_gap(self.with_noise(I, b), J)
             values.append(torch.stack([f_I.mean(), f_J.mean(), alive.float().mean()]))
             I_new.append(I)
             J_new.append(J)

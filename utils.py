@@ -104,6 +104,13 @@ def positive_float(text):
     return value
 
 
+def non_negative_float(text):
+    value = number(text)
+    if not 0 <= value <= 1e18:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0 to 1e18")
+    return value
+
+
 def share(text):
     value = number(text)
     if not 0 <= value <= 1:

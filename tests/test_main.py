@@ -336,6 +336,25 @@ def test_the_mean_image_is_subtracted_if_asked_for(tmp_path, flags, data_path):
     assert float(row["chain_min"]) == pytest.approx(grey.min().item(), rel=1e-4)
 
 
+def test_data_noise_is_what_learning_adds_to_observed_videos_anew_each_epoch(tmp_path, flags, monkeypatch):
+    met, gap = [], main.Learner.backward_gap
+
+    def look(learner, I, J):
+        met.append((I - learner.I[len(met) % 2]).flatten(1))
+        return gap(learner, I, J)
+
+    monkeypatch.setattr(main.Learner, "backward_gap", look)
+    more = "-category three -batch_size 2 -num_epochs 2 -data_noise 3".split()
+    assert call(flags(tmp_path, *more)).code == 0
+    Z = torch.cat(met) / 3
+    assert len(Z) == 6  # two epochs of three clips
+    count = Z.shape[1]
+    assert Z.mean(1).abs().max() < 4.5 / count**0.5 and (Z.std(1) - 1).abs().max() < 4.5 / (2 * count) ** 0.5
+    assert (torch.corrcoef(Z) - torch.eye(6)).abs().max() < 4.5 / count**0.5
+    assert (iio.imread(tmp_path / "three/observed_sequence/sequence_0/000.png")
+            == data.load_category(flags(tmp_path)[3], "three", 12, (16, 16))[0][0, 0]).all()
+
+
 def test_chains_start_as_unit_noise_around_the_mean_and_f_learns_to_tell_them_apart(learned):
     rows = rows_of(learned)
     assert 0.8 < float(rows[0]["chain_std"]) < 1.4
@@ -410,8 +429,9 @@ def test_automatic_choices_run_and_resume(tmp_path, flags):
 # ---------------------------------------------------------------------------------------------- resuming and finishing
 
 
-@pytest.mark.parametrize("more", ["", "-category three -batch_size 2 -mean image", "-net_type ST", "-precision bf16",
-                                  "-mask_type region -mean image", "-mask_type missing_frames -category three"])
+@pytest.mark.parametrize("more", ["", "-category three -batch_size 2 -mean image -data_noise 2", "-net_type ST",
+                                  "-precision bf16", "-mask_type region -mean image",
+                                  "-mask_type missing_frames -category three"])
 def test_resumed_equals_uninterrupted_bit_for_bit(more, tmp_path, flags):
     category = "three" if "three" in more else "clip"
     for output, epochs in (("straight", 4), ("resumed", 2), ("resumed", 4)):
@@ -629,6 +649,7 @@ BAD = {
     "-step_size 0": ["step_size"],
     "-delta -0.3": ["step_size"],
     "-refsig 0": ["refsig"],
+    "-data_noise=-1": ["data_noise", "from 0"],
     "-refsig nan": ["refsig"],
     "-refsig 1e-30": [],
     "-step_size 1e300": [],
