@@ -98,6 +98,23 @@ def test_blocks_of_any_size_give_the_same(name, entries, monkeypatch):
             assert error(ours, theirs) < 1e-13
 
 
+@pytest.mark.parametrize("name", list(GEOMETRIES))
+@pytest.mark.parametrize("entries", [1, 2**20, 2**22])
+def test_blocks_of_a_group_are_of_tiles_of_their_own_and_see_no_input_in_common(name, entries, monkeypatch):
+    monkeypatch.setattr(winograd, "CACHE_ENTRIES", entries)
+    layer = layer_of(name)
+    tiles = winograd.Tiles(layer.weight.detach(), layer.stride, (40, 37, 11))
+    seen = torch.zeros(1, *(n // s for n, s in zip(tiles.in_size, layer.stride)))
+    filled = torch.zeros(1, *tiles.out_size, tiles.c_out)
+    for group in tiles.groups(3):
+        seen.zero_()
+        for block in group:
+            tiles.seen(seen, block).add_(1)
+            tiles.by_tile(filled, block).add_(1)
+        assert seen.max() <= 1
+    assert filled.min() == filled.max() == 1
+
+
 @pytest.mark.parametrize("name", ["ST", "FC_S"])
 def test_points_side_by_side_or_in_turn_give_the_same(name, monkeypatch):
     size = (30, 31, 32)
