@@ -670,8 +670,8 @@ def first_videos(args, chains, level, size, margin):
 
 
 def join_pieces(chain, length, margin, generator):
-    """`length` frames, with a margin at both ends, made of a chain (3, T, H, W): in every T frames all of its own, cut
-    into thirds or so at random moments and put in an order that leaves none before the one that it had after it."""
+    """`length` frames, with a margin at both ends, made of a chain (3, T, H, W): from the first on, rounds of all its T
+    frames, cut into thirds or so at random moments and put in an order in which no third is followed by its next."""
     frames, rounds = chain.shape[1], []
     before = -margin % frames  # a round begins with the first frame after the margin
     for _ in range(-(-(before + length + 2 * margin) // frames)):
