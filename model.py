@@ -111,11 +111,20 @@ class Conv3d(Layer):
             return "direct", "columns"
         return "direct" if entries < 5000 else "winograd", "winograd"
 
-    def pad(self, x, room=(0, 0, 0)):
-        """x padded, in the weights' type, with more zeros at the ends up to the size `room`: one pass over x."""
+    def reach(self, size):
+        """Where the zeros after a map of size (T, H, W) begin, on each axis of the padded map."""
+        after = [self.padding(size)[0][1] * self.wrap, 0, 0]  # a circle has frames there
+        return [before + n + more for n, (before, _), more in zip(size, self.padding(size), after, strict=True)]
+
+    def tiles(self, size):
+        """Minimal filtering of a map of size (T, H, W)."""
+        return winograd.Tiles(self.weight, self.stride, self.out_size(size), self.reach(size))
+
+    def pad(self, x, size=None):
+        """x padded, in the weights' type, with zeros at the ends up to or down to a given size: one pass over x."""
         (t0, t1), (h0, h1), (w0, w1) = self.padding(x.shape[2:])
         n, c, t, h, w = x.shape
-        size = map(max, (t0 + t + t1, h0 + h + h1, w0 + w + w1), room)
+        size = size or (t0 + t + t1, h0 + h + h1, w0 + w + w1)
         padded = x.new_zeros(n, *size, c, dtype=self.weight.dtype).permute(0, 4, 1, 2, 3)
         padded[:, :, t0 : t0 + t, h0 : h0 + h, w0 : w0 + w] = x
         if self.wrap:
@@ -128,7 +137,7 @@ class Conv3d(Layer):
             return F.conv3d(self.pad(x), self.weight, self.bias, self.stride)
         t, h, w = self.out_size(x.shape[2:])
         if route == "winograd":
-            tiles = winograd.Tiles(self.weight, self.stride, (t, h, w))
+            tiles = self.tiles(x.shape[2:])
             return tiles.convolve(self.pad(x, tiles.in_size), self.made(route), self.bias)
         y = F.conv3d(self.to_blocks(self.pad(x)), self.made("blocks")[0], self.bias)
         return y[:, :, :t, :h, :w]  # filling up the ends may have made room for one position more
@@ -139,15 +148,15 @@ class Conv3d(Layer):
         if route == "columns":
             padded = self.spread(g)
         elif route == "winograd":
-            padded = winograd.Tiles(self.weight, self.stride, g.shape[2:]).adjoint(g, self.made(route))
+            padded = self.tiles(size).adjoint(g, self.made(route))
         elif route == "blocks":
             padded = self.from_blocks(F.conv_transpose3d(g, self.made("blocks")[0]))
         else:
             padded = F.conv_transpose3d(g, self.weight, stride=self.stride)
-        pads = self.padding(size)
-        missing = [max(n + sum(pad) - have, 0) for n, pad, have in zip(size, pads, padded.shape[2:], strict=True)]
+        missing = [max(end - have, 0) for end, have in zip(self.reach(size), padded.shape[2:], strict=True)]
         if any(missing):  # positions that no stride reached have no gradient
             padded = F.pad(padded, [edge for m in reversed(missing) for edge in (0, m)])
+        pads = self.padding(size)
         if self.wrap:
             unwrap_time(padded[:, :, : size[0] + sum(pads[0])], *pads[0], dim=2)
         for axis, (n, (before, _)) in enumerate(zip(size, pads, strict=True), start=2):
@@ -208,7 +217,7 @@ class Conv3d(Layer):
 
     def winograd(self):
         """The kernels of `winograd.Tiles`."""
-        return winograd.Tiles(self.weight, self.stride, (1, 1, 1)).kernels(self.weight)
+        return self.tiles(self.kernel).kernels(self.weight)
 
     def to_blocks(self, x):
         """Maps (N, c, T, H, W) with each block of stride^3 entries as one of many channels; zeros fill up the ends."""

@@ -50,41 +50,43 @@ def product_into(x, a, b):
 
 
 class Axis:
-    """Minimal filtering along one axis: `size` outputs in tiles of m, the last of which may stick out.
+    """Minimal filtering along one axis: `size` outputs in tiles of m, the last of which may stick out. They see `reach`
+    entries that may differ from zero; blocks that begin after these are left out.
 
     A map is (maps, blocks along this axis, blocks along the axes to come, phases of time, of height, of width, c); a
     block is as long as the stride. At the points it is (maps * tiles, points, blocks along the axes to come, ...).
     """
 
-    def __init__(self, kernel, stride, size, outputs, phase, like):
+    def __init__(self, kernel, stride, size, reach, outputs, phase, like):
         taps = math.ceil(kernel / stride)
         self.m = outputs if taps > 1 else 1
         self.stride, self.phase, self.longer = stride, phase, kernel - (taps - 1) * stride
         self.A, E, self.K = (torch.from_numpy(v).to(like) for v in toom_cook(self.m, POINTS[self.m + taps - 2]))
         self.points, self.tiles = len(E), math.ceil(size / self.m)
-        self.E = E.new_zeros(self.tiles, self.points, self.seen(self.tiles))  # of all tiles
+        self.E = E.new_zeros(self.tiles, self.points, (self.tiles - 1) * self.m + self.points)  # of all tiles
         for k, tile in enumerate(self.E):
             tile[:, k * self.m :][:, : self.points] = E
+        self.blocks = min(self.E.shape[2], math.ceil(reach / stride))
 
-    def seen(self, tiles):
-        """How many blocks so many tiles see."""
-        return (tiles - 1) * self.m + self.points
+    def seen(self, first, stop):
+        """The blocks that some tiles see: where they begin, and how many they are."""
+        return first * self.m, min((stop - first - 1) * self.m + self.points, self.blocks - first * self.m)
 
-    def transform(self, blocks):
-        """E of the tiles that see so many blocks: (tiles * points, blocks)."""
-        return self.E[: (blocks - self.points) // self.m + 1, :, :blocks].flatten(0, 1)
+    def transform(self, first=0, stop=None):
+        """E of some tiles, or of all: (tiles * points, blocks)."""
+        stop = stop or self.tiles
+        return self.E[: stop - first, :, : self.seen(first, stop)[1]].flatten(0, 1)
 
     def at_points(self, x, matrix):
         """Map x at the points; matrix is a `transform`, or K for weights."""
         y = torch.bmm(matrix.expand(len(x), -1, -1), x.flatten(2))
         return y.view(-1, self.points, *x.shape[2:])
 
-    def room(self, x):
-        """Room for map x at the points, zeros where phases are left out at infinity; its `transform`."""
-        transform = self.transform(x.shape[1])
+    def room(self, x, transform):
+        """Room for map x at the points, zeros where phases are left out at infinity."""
         y = x.new_empty(len(x) * len(transform) // self.points, self.points, *x.shape[2:])
         y[:, -1] = 0
-        return y, transform
+        return y
 
     def parts(self, y):
         """A map at the points: at the finite ones, and its phases that have all taps at infinity."""
@@ -98,20 +100,22 @@ class Axis:
 class Tiles:
     """The convolution with weight (c_out, c, kd, kh, kw) at a stride (time, height, width) onto maps of size (T, H, W).
 
-    in_size (T', H', W') is what the tiles see of the padded input.
+    Of the padded input, `reach` entries of each axis may differ from zero, or matter; in_size (T', H', W') is these and
+    what fills up their last blocks.
     """
 
-    def __init__(self, weight, stride, size):
+    def __init__(self, weight, stride, size, reach):
         (self.c_out, self.c), kernel = weight.shape[:2], weight.shape[2:]
         self.stride, self.size = stride, size
         taps = [math.ceil(k / s) for k, s in zip(kernel, stride)]
         # along width it saves more than it costs where a point's phases and channels are many for its output channels
         self.wide = taps[2] <= MOST_TAPS and math.prod(stride) * self.c > 4 * self.c_out
         outputs = MOST_POINTS + 1 - taps[0], OUTPUTS, OUTPUTS
-        self.axes = [Axis(kernel[k], stride[k], size[k], outputs[k], k - 4, weight) for k in range(2 + self.wide)]
+        self.axes = [Axis(kernel[k], stride[k], size[k], reach[k], outputs[k], k - 4, weight)
+                     for k in range(2 + self.wide)]
         self.points = [axis.points for axis in self.axes]
         self.along = 1 if self.wide else size[2]  # windows along width
-        self.in_size = [axis.seen(axis.tiles) * axis.stride for axis in self.axes]
+        self.in_size = [axis.blocks * axis.stride for axis in self.axes]
         self.out_size = [axis.tiles * axis.m for axis in self.axes]
         self.window = (stride[2] if self.wide else kernel[2]) * self.c  # entries of a row of `columns` per phase
         weights = math.prod([*self.points, *stride[:2], self.window, self.c_out])
@@ -162,8 +166,8 @@ class Tiles:
 
     def seen(self, x, block):
         """What a block of tiles sees of the first axis' map."""
-        for dim, (axis, (first, stop)) in enumerate(zip(self.axes, block), start=1):
-            x = x.narrow(dim, first * axis.m, axis.seen(stop - first))
+        for dim, (axis, tiles) in enumerate(zip(self.axes, block), start=1):
+            x = x.narrow(dim, *axis.seen(*tiles))
         return x
 
     def by_tile(self, y, block):
@@ -175,22 +179,26 @@ class Tiles:
             y = y.narrow(dim, first, stop - first)
         return y.permute(2, 4, 6, 0, 1, 3, 5, 7, 8)
 
-    def at_each_point(self, work, y, kernels, found):
+    def transforms(self, block):
+        """The axes, each with the `transform` of a block of tiles."""
+        return [(axis, axis.transform(*tiles)) for axis, tiles in zip(self.axes, (*block, ()))]
+
+    def at_each_point(self, work, y, kernels, found, axes):
         """work(map, kernels, found, *axes to come) at each point of time; y is the map at the points."""
         maps = self.axes[0].each(y)
         size = len(kernels) // len(maps)
         shares = [kernels[k : k + size] for k in range(0, len(kernels), size)]
-        list(self.map_points(lambda *its: work(*its, *self.axes[1:]), maps, map(iter, shares), found))
+        list(self.map_points(lambda *its: work(*its, *axes), maps, map(iter, shares), found))
 
     def convolve(self, x, kernels, bias):
         """x (N, c, T', H', W'), padded to `in_size`, to (N, c_out, T, H, W)."""
-        y, time = x.new_empty(len(x), *self.out_size, self.c_out), self.axes[0]
+        y = x.new_empty(len(x), *self.out_size, self.c_out)
         x, bias = self.to_blocks(x.permute(0, 2, 3, 4, 1)), bias.detach()
 
         def fill(block):
-            out, seen = self.by_tile(y, block), self.seen(x, block)
+            out, ((time, transform), *others) = self.by_tile(y, block), self.transforms(block)
             found = y.new_empty(*self.points, out[0, 0, 0].numel() // self.c_out, self.c_out)
-            self.at_each_point(self.products, time.at_points(seen, time.transform(seen.shape[1])), kernels, found)
+            self.at_each_point(self.products, time.at_points(self.seen(x, block), transform), kernels, found, others)
             for k, axis in reversed(list(enumerate(self.axes))):
                 found = found.view(math.prod(self.points[:k]), axis.points, -1)
                 found = torch.bmm(axis.A.expand(len(found), -1, -1), found)
@@ -199,9 +207,10 @@ class Tiles:
         list(self.map_blocks(fill, sum(self.groups(len(y)), [])))
         return y[:, : self.size[0], : self.size[1], : self.size[2]].permute(0, 4, 1, 2, 3)
 
-    def products(self, x, kernels, found, axis, *others):
+    def products(self, x, kernels, found, here, *others):
         """Fill found (points of the axes to come, rows, c_out) with a map's products."""
-        y = axis.at_points(x, axis.transform(x.shape[1]))
+        axis, transform = here
+        y = axis.at_points(x, transform)
         if others:
             for each, into in zip(axis.each(y), found):
                 self.products(each, kernels, into, *others)
@@ -221,7 +230,7 @@ class Tiles:
         short = [full - size for full, size in zip(self.out_size, self.size)]
         if any(short):
             g = F.pad(g, [edge for missing in reversed(short) for edge in (0, missing)])
-        (sd, sh, sw), (t, h, w), time = self.stride, self.in_size, self.axes[0]
+        (sd, sh, sw), (t, h, w) = self.stride, self.in_size
         across = (w // sw, sd, sh, sw) if self.wide else (sd, sh, w)
         g, groups = g.permute(0, 2, 3, 4, 1).contiguous(), self.groups(len(g))
         overlap = sum(map(len, groups)) > 1
@@ -232,8 +241,9 @@ class Tiles:
             for k, axis in enumerate(self.axes):
                 found = found.view(math.prod(self.points[:k]), axis.m, -1)
                 found = torch.bmm(axis.A.T.expand(len(found), -1, -1), found)
-            y, transform = time.room(into)
-            self.at_each_point(self.transposed, y, kernels, found.view(*self.points, -1, self.c_out))
+            (time, transform), *others = self.transforms(block)
+            y = time.room(into, transform)
+            self.at_each_point(self.transposed, y, kernels, found.view(*self.points, -1, self.c_out), others)
             y, transform = y.view(len(into), len(transform), -1), transform.T.expand(len(into), -1, -1)
             into.flatten(2).baddbmm_(transform, y, beta=int(overlap))
 
@@ -241,9 +251,10 @@ class Tiles:
             list(self.map_blocks(add, group))
         return self.from_blocks(x).permute(0, 4, 1, 2, 3)
 
-    def transposed(self, x, kernels, found, axis, *others):
+    def transposed(self, x, kernels, found, here, *others):
         """The transpose of `products`, into map x."""
-        y, transform = axis.room(x)
+        axis, transform = here
+        y = axis.room(x, transform)
         if others:
             for into, each in zip(axis.each(y), found):
                 self.transposed(into, kernels, each, *others)

@@ -61,26 +61,36 @@ def test_time_may_be_a_circle(name):
     assert error(through, torch.autograd.grad(plain, x, g)[0]) < 1e-12
 
 
+@pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_the_adjoint_is_the_transpose(name):
+@torch.no_grad()
+def test_the_adjoint_is_the_transpose(name, size):
     layer = layer_of(name)
-    tiles = winograd.Tiles(layer.weight.detach(), layer.stride, (5, 7, 3))
-    kernels = tiles.kernels(layer.weight.detach())
+    tiles, kernels = layer.tiles(size), layer.made("winograd")
     x = video(2, tiles.in_size, dtype=torch.float64)
     y = tiles.convolve(x, kernels, torch.zeros_like(layer.bias))
     g = noise_like(y)
     torch.testing.assert_close((y * g).sum(), (x * tiles.adjoint(g, kernels)).sum())
 
 
+@torch.no_grad()
+def test_blocks_of_padding_alone_at_the_ends_are_left_out():
+    layer = layer_of("ST")
+    assert layer.tiles((70, 100, 100)).in_size == [11 * 7, 16 * 7, 16 * 7]  # of 12, 17 and 17 blocks that tiles see
+    layer = layer_of("ST", wrap=True)  # frames of the other end stand where the padding was, which the last tiles see
+    assert layer.tiles((70, 100, 100)).in_size[0] == 12 * 7
+
+
 @pytest.mark.parametrize("name", NETS)
 def test_a_tile_takes_as_few_products_as_there_can_be(name):
     layer = layer_of(name)
-    tiles = winograd.Tiles(layer.weight.detach(), layer.stride, (1, 1, 1))
+    with torch.no_grad():
+        tiles, kernels = layer.tiles(layer.kernel), layer.made("winograd")
     assert len(tiles.axes) == (3 if name == "ST" else 2)
     assert all(axis.m > 1 for axis in tiles.axes)
     along = [(axis.m - 1) * s + k for axis, k, s in zip(tiles.axes, layer.kernel, layer.stride)]
     products = math.prod(along) * math.prod(layer.kernel[len(along) :]) * layer.weight[:, :, 0, 0, 0].numel()
-    rows = sum(kernel.any(2).sum().item() for kernel in tiles.kernels(layer.weight.detach()))  # others only fill up
+    rows = sum(kernel.any(2).sum().item() for kernel in kernels)  # others only fill up
     assert rows * tiles.c_out == products
 
 
@@ -103,7 +113,8 @@ def test_blocks_of_any_size_give_the_same(name, entries, monkeypatch):
 def test_blocks_of_a_group_are_of_tiles_of_their_own_and_see_no_input_in_common(name, entries, monkeypatch):
     monkeypatch.setattr(winograd, "CACHE_ENTRIES", entries)
     layer = layer_of(name)
-    tiles = winograd.Tiles(layer.weight.detach(), layer.stride, (40, 37, 11))
+    with torch.no_grad():
+        tiles = layer.tiles([n * s - 1 for n, s in zip((40, 37, 11), layer.stride)])
     seen = torch.zeros(1, *(n // s for n, s in zip(tiles.in_size, layer.stride)))
     filled = torch.zeros(1, *tiles.out_size, tiles.c_out)
     for group in tiles.groups(3):
