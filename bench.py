@@ -30,6 +30,7 @@ from model import Descriptor, descriptor
 NETS = {"ST": 100, "FC_S": 100, "FC_S_large": 224}
 VARIANTS = ("plain fp32", "ours fp32", "ours bf16")
 DELTA = 0.3
+WARM = 2  # rounds before those that count: memory still grows in them
 CHAIN = 20  # Langevin steps that are timed at once on a GPU: one CUDA graph
 
 
@@ -180,7 +181,7 @@ def measure(net, device_name, rounds, chains, profile, queue):
     plain_learning()
     names = VARIANTS[: len(dtypes) + 1]
     times = {name: [] for name in names}
-    for _ in range(rounds):
+    for _ in range(WARM + rounds):
         for name, step in zip(names, (plain, *ours), strict=True):
             count = CHAIN if device.type == "cuda" and step is not plain else 1
             times[name].append(seconds(step, device) / count)
@@ -190,9 +191,9 @@ def measure(net, device_name, rounds, chains, profile, queue):
     if profile:
         for name, each in zip(names[1:], nets, strict=True):
             print_profile(f"{net} {name}", our_step(each, *start), f, chains, rates[name[-4:]], device)
-    base, cost, rows = statistics.median(times["plain fp32"]), chains * gigaflop(f), []
+    base, cost, rows = statistics.median(times["plain fp32"][WARM:]), chains * gigaflop(f), []
     for name, error in zip(names, gradient_errors(net, device, dtypes), strict=True):
-        step, learn_time, rate = statistics.median(times[name]), learning[name], rates[name[-4:]]
+        step, learn_time, rate = statistics.median(times[name][WARM:]), learning[name], rates[name[-4:]]
         rows.append({
             "net": net, "variant": name, "seconds_per_step": step, "speedup": base / step,
             "seconds_per_learning_step": learn_time, "epoch_of_5_steps": 5 * step + learn_time,
