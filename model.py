@@ -113,8 +113,10 @@ class Conv3d(Layer):
 
     def reach(self, size):
         """Where the zeros after a map of size (T, H, W) begin, on each axis of the padded map."""
-        after = [self.padding(size)[0][1] * self.wrap, 0, 0]  # a circle has frames there
-        return [before + n + more for n, (before, _), more in zip(size, self.padding(size), after, strict=True)]
+        pads = self.padding(size)
+        ends = [before + n for n, (before, _) in zip(size, pads, strict=True)]
+        ends[0] += pads[0][1] * self.wrap  # a circle has frames there
+        return ends
 
     def tiles(self, size):
         """Minimal filtering of a map of size (T, H, W)."""

@@ -66,7 +66,7 @@ class Axis:
         self.E = E.new_zeros(self.tiles, self.points, (self.tiles - 1) * self.m + self.points)  # of all tiles
         for k, tile in enumerate(self.E):
             tile[:, k * self.m :][:, : self.points] = E
-        self.blocks = min(self.E.shape[2], math.ceil(reach / stride))
+        self.blocks = math.ceil(reach / stride)
 
     def seen(self, first, stop):
         """The blocks that some tiles see: where they begin, and how many they are."""
