@@ -32,6 +32,20 @@ ROW = 16  # products of windows are a fifth faster where their rows begin at mul
 THREADS = ThreadPoolExecutor(torch.get_num_threads(), initializer=lambda: torch.set_num_threads(1))  # one core each
 
 
+def outputs_of(taps):
+    """m along time, height and width for kernels of that many taps on each axis."""
+    return [m if r > 1 else 1 for r, m in zip(taps, (MOST_POINTS + 1 - taps[0], OUTPUTS, OUTPUTS))]
+
+
+def saves(kernel, stride, size):
+    """Whether whole tiles of outputs of size (T, H, W) take fewer products along time and height than the sums do."""
+    taps = [math.ceil(k / s) for k, s in zip(kernel, stride)]
+    if max(taps[:2]) > MOST_TAPS:
+        return False
+    axes = list(zip(taps, outputs_of(taps), size))[:2]
+    return math.prod(math.ceil(n / m) * (m + r - 1) for r, m, n in axes) < math.prod(n * r for r, _, n in axes)
+
+
 def toom_cook(m, points):
     """A (m, n), E (n, n) and K (n, r) for m outputs of r taps at n = m + r - 1 points: these and infinity."""
     def powers(count):
@@ -59,7 +73,7 @@ class Axis:
 
     def __init__(self, kernel, stride, size, reach, outputs, phase, like):
         taps = math.ceil(kernel / stride)
-        self.m = outputs if taps > 1 else 1
+        self.m = outputs
         self.stride, self.phase, self.longer = stride, phase, kernel - (taps - 1) * stride
         self.A, E, self.K = (torch.from_numpy(v).to(like) for v in toom_cook(self.m, POINTS[self.m + taps - 2]))
         self.points, self.tiles = len(E), math.ceil(size / self.m)
@@ -110,7 +124,7 @@ class Tiles:
         taps = [math.ceil(k / s) for k, s in zip(kernel, stride)]
         # along width it saves more than it costs where a point's phases and channels are many for its output channels
         self.wide = taps[2] <= MOST_TAPS and math.prod(stride) * self.c > 4 * self.c_out
-        outputs = MOST_POINTS + 1 - taps[0], OUTPUTS, OUTPUTS
+        outputs = outputs_of(taps)
         self.axes = [Axis(kernel[k], stride[k], size[k], reach[k], outputs[k], k - 4, weight)
                      for k in range(2 + self.wide)]
         self.points = [axis.points for axis in self.axes]

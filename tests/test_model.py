@@ -439,6 +439,20 @@ def test_kernels_of_a_route_are_remade_in_their_place():
     assert error(f.gradient(x), f.plain_gradient(x)) < 1e-5
 
 
+@pytest.mark.parametrize("matrix_units, routes", [(True, ("blocks", "blocks")), (False, ("direct", "columns"))])
+@pytest.mark.parametrize("net_type", NETS)
+def test_bfloat16_takes_blocks_where_a_cpu_has_matrix_units(net_type, matrix_units, routes, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": matrix_units})
+    size = (24, 17, 12)
+    f, x = clear_of_kinks(net(net_type, size)), video(2, size)
+    low = f.sample_in(torch.bfloat16).renew()
+    assert low[0].usual_routes(size) == routes
+    if net_type == "ST":
+        assert low[1].usual_routes(low[0].out_size(size)) == ("direct", "blocks" if matrix_units else "direct")
+    assert "winograd" in f.layers[0].usual_routes(size)  # float32 goes its own way
+    assert norm_error(f.gradient(x), f.plain_gradient(x)) < 0.01
+
+
 @pytest.mark.parametrize("dtype, limit", [(torch.float32, 1e-5), (torch.bfloat16, 0.01)])
 def test_tuning_changes_how_but_not_what(dtype, limit):
     size = (16, 23, 30)
