@@ -206,11 +206,12 @@ class Adam:
         self.lr, self.count = self.lr if lr is None else lr, self.count + 1
         eps = 1e-8 / (1 - self.BETA2**self.count) ** 0.5
         moving = [(p, own) for p, own in zip(self.parameters, self.state, strict=True) if p.grad is not None]
-        parameters, gradients = [p for p, _ in moving], [p.grad for p, _ in moving]
-        moments = ([own[name] for _, own in moving] for name in ("exp_avg", "exp_avg_sq"))
-        adam(parameters, gradients, *moments, [], [own["step"] for _, own in moving], fused=True, amsgrad=False,
-             beta1=self.beta1, beta2=self.BETA2, lr=self.lr, weight_decay=0, eps=eps, maximize=False)
-        torch.autograd.graph.increment_version(parameters)  # the fused kernel does not tell
+        each = [(p, p.grad, own["exp_avg"], own["exp_avg_sq"]) for p, own in moving]
+        # as they lie in memory, all in one order: of a gradient in another the fused kernel would make a copy
+        flat = [[x.as_strided((x.numel(),), (1,)) for x in those] for those in zip(*each, strict=True)]
+        adam(*flat, [], [own["step"] for _, own in moving], fused=True, amsgrad=False, beta1=self.beta1,
+             beta2=self.BETA2, lr=self.lr, weight_decay=0, eps=eps, maximize=False)
+        torch.autograd.graph.increment_version([p for p, _ in moving])  # the fused kernel does not tell
 
     def state_dict(self):
         return {"state": dict(enumerate(self.state))}

@@ -194,6 +194,15 @@ def test_adam_goes_on_from_its_saved_state_whatever_order_the_weights_are_in(ord
     assert (p - tensorflows_adam(torch.zeros(size), gradients, lr=0.01)).abs().max() < 1e-7
 
 
+def test_adam_copies_no_gradient():
+    p = torch.nn.Parameter(torch.zeros(4, 5, 2, 3, 2).to(memory_format=torch.channels_last_3d))
+    optimizer, p.grad = utils.Adam([p], 0.01, 0.5), torch.ones_like(p)
+    with torch.profiler.profile() as profile:
+        optimizer.step()
+    names = {event.name for event in profile.events()}
+    assert "aten::_fused_adam_" in names and "aten::contiguous" not in names
+
+
 def test_a_step_of_adam_tells_that_the_parameters_have_changed():
     p = torch.nn.Parameter(torch.zeros(3))
     optimizer = utils.Adam([p], 0.1, 0.5)
