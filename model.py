@@ -144,7 +144,9 @@ class Conv3d(Layer):
         if route == "winograd":
             tiles = self.tiles(x.shape[2:])
             return tiles.convolve(self.pad(x, tiles.in_size), self.made(route), self.bias)
-        y = F.conv3d(self.to_blocks(self.pad(x)), self.made("blocks")[0], self.bias)
+        axes = zip(x.shape[2:], self.padding(x.shape[2:]), self.stride, strict=True)
+        whole = [math.ceil((n + sum(pad)) / s) * s for n, pad, s in axes]
+        y = F.conv3d(self.to_blocks(self.pad(x, whole)), self.made("blocks")[0], self.bias)
         return y[:, :, :t, :h, :w]  # filling up the ends may have made room for one position more
 
     def input_gradient(self, g, size):
@@ -231,7 +233,8 @@ class Conv3d(Layer):
     def to_blocks(self, x):
         """Maps (N, c, T, H, W) with each block of stride^3 entries as one of many channels; zeros fill up the ends."""
         short = [-size % s for size, s in zip(x.shape[2:], self.stride, strict=True)]
-        x = F.pad(x, [edge for missing in reversed(short) for edge in (0, missing)])
+        if any(short):
+            x = F.pad(x, [edge for missing in reversed(short) for edge in (0, missing)])
         for axis, s in zip((2, 4, 6), self.stride, strict=True):
             x = x.unflatten(axis, (-1, s))
         x = x.permute(0, 2, 4, 6, 3, 5, 7, 1).flatten(4)  # (N, T / s, H / s, W / s, stride^3 * c)
