@@ -448,7 +448,9 @@ def test_bfloat16_takes_blocks_where_a_cpu_has_matrix_units(net_type, matrix_uni
     low = f.sample_in(torch.bfloat16).renew()
     assert low[0].usual_routes(size) == routes
     if net_type == "ST":
-        assert low[1].usual_routes(low[0].out_size(size)) == ("direct", "blocks" if matrix_units else "direct")
+        below = low[0].out_size(size)
+        assert low[1].usual_routes(below) == ("direct", "blocks" if matrix_units else "direct")
+        assert f.layers[1].usual_routes(below) == ("frames", "direct")
     assert "winograd" in f.layers[0].usual_routes(size)  # float32 goes its own way
     assert norm_error(f.gradient(x), f.plain_gradient(x)) < 0.01
 
