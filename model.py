@@ -102,7 +102,7 @@ class Conv3d(Layer):
         Over kernels of a thousand entries a forward pass by `winograd` would take a tenth to a third less time, but it
         rounds twice as much as the library there, which moves more units across the kink of their ReLU, and gradients
         then miss the golden numbers. Over many thousands (ST) it rounds half as much again. bfloat16 is too coarse for
-        its sums; where a CPU has matrix units for it, blocks are twice as fast as the rest.
+        its sums; where a CPU has matrix units for it, a gradient by blocks is 1.3 to 2.1 times as fast as by columns.
         """
         weight, many, large = self.weight, self.weight.shape[1] > 4, self.weight[0].numel() > 5000
         low = weight.dtype == torch.bfloat16

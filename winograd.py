@@ -71,11 +71,10 @@ class Axis:
     block is as long as the stride. At the points it is (maps * tiles, points, blocks along the axes to come, ...).
     """
 
-    def __init__(self, kernel, stride, size, reach, outputs, phase, like):
+    def __init__(self, kernel, stride, size, reach, m, phase, like):
         taps = math.ceil(kernel / stride)
-        self.m = outputs
-        self.stride, self.phase, self.longer = stride, phase, kernel - (taps - 1) * stride
-        self.A, E, self.K = (torch.from_numpy(v).to(like) for v in toom_cook(self.m, POINTS[self.m + taps - 2]))
+        self.m, self.stride, self.phase, self.longer = m, stride, phase, kernel - (taps - 1) * stride
+        self.A, E, self.K = (torch.from_numpy(v).to(like) for v in toom_cook(m, POINTS[m + taps - 2]))
         self.points, self.tiles = len(E), math.ceil(size / self.m)
         self.E = E.new_zeros(self.tiles, self.points, (self.tiles - 1) * self.m + self.points)  # of all tiles
         for k, tile in enumerate(self.E):
@@ -124,9 +123,8 @@ class Tiles:
         taps = [math.ceil(k / s) for k, s in zip(kernel, stride)]
         # along width it saves more than it costs where a point's phases and channels are many for its output channels
         self.wide = taps[2] <= MOST_TAPS and math.prod(stride) * self.c > 4 * self.c_out
-        outputs = outputs_of(taps)
-        self.axes = [Axis(kernel[k], stride[k], size[k], reach[k], outputs[k], k - 4, weight)
-                     for k in range(2 + self.wide)]
+        self.axes = [Axis(kernel[k], stride[k], size[k], reach[k], m, k - 4, weight)
+                     for k, m in enumerate(outputs_of(taps)[: 2 + self.wide])]
         self.points = [axis.points for axis in self.axes]
         self.along = 1 if self.wide else size[2]  # windows along width
         self.in_size = [axis.blocks * axis.stride for axis in self.axes]
