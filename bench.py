@@ -138,7 +138,8 @@ def our_chain(f, J, generators):
     if not J.is_cuda:
         return our_step(f, J, generators)
     first = f.tune(J).renew()[0]
-    print(f"{first.weight.dtype}: layer 1 by {first.forward_route}, its gradient by {first.gradient_route}")
+    print(f"{first.weight.dtype}: layer 1 by {first.forward_route}, its gradient by {first.gradient_route}; "
+          f"its weights' gradient by {f.layers[0].learning_route}")
     graph = LangevinGraph(J, score_of(f), CHAIN, DELTA, generators)
     return lambda: graph(J, DELTA, generators)
 
@@ -167,6 +168,8 @@ def measure(net, device_name, rounds, chains, profile, queue):
     nets = [Descriptor(f.layers, f.size).sample_in(dtype) for dtype in dtypes]
     x, adam = videos_of(f, chains + 1, device), utils.Adam(f.parameters(), 1e-3, 0.5)
     start = x[:chains], [utils.generator(device, k) for k in range(chains)]
+    if device.type == "cuda":
+        f.tune_learning(x)
     ours = [our_chain(each, *start) for each in nets]
 
     def our_learning():

@@ -407,8 +407,7 @@ class Learner:
         numbers = {name: float(value) for name, value in numbers.items()}
         if self.judged:
             due = (self.epoch + 1) % self.args.log_step == 0
-            videos = [x.permute(1, 2, 3, 0).cpu().numpy() for x in (*I, *J)] if due else None
-            numbers |= evaluate.quick_metrics(videos[1:], videos[0]) if due else dict.fromkeys(evaluate.QUICK_COLUMNS)
+            numbers |= evaluate.quick_metrics(J, I[0]) if due else dict.fromkeys(evaluate.QUICK_COLUMNS)
         return numbers
 
     def check(self, metrics):
@@ -511,6 +510,8 @@ def learn(args):
     if learner.precision == "auto":
         learner.precision = pick_precision(f, x)
     sample_in(f, torch.bfloat16 if learner.precision == "bf16" else torch.float32, x)
+    if x.is_cuda:
+        f.tune_learning(x)
     print_header(args, f, names, learner)
     run.open_logs(learner.epoch)
     if learner.epoch == 0:

@@ -87,12 +87,14 @@ class Conv3d(Layer):
     sums: `direct` (the library's own), `columns` (`spread`, input gradient only), `winograd` (fewer multiplications)
     and `blocks`, a convolution of stride 1 over the video re-laid so that each block of stride^3 pixels is one position
     with many channels, which matrix units like. One of many channels may take `frames` forward, a sum of convolutions
-    of frames. `Descriptor.tune` picks by measurement; until then, and on CPUs, `usual_routes` do.
+    of frames. `Descriptor.tune` and `tune_learning` pick by measurement; until then, and on CPUs, `usual_routes` do,
+    and the weights' gradient comes the `direct` way.
     """
 
     def __init__(self, c_in, *args, **kwargs):
         super().__init__(c_in, *args, **kwargs)
         self.forward_route = self.gradient_route = None  # None: the usual one
+        self.learning_route = "direct"  # or "blocks", forward and back to the weights
         self._made, self._made_of = {}, None
 
     def usual_routes(self, size):
@@ -137,8 +139,9 @@ class Conv3d(Layer):
         return padded
 
     def forward(self, x):
-        route = self.forward_route or self.usual_routes(x.shape[2:])[0]
-        if route == "direct" or torch.is_grad_enabled():
+        learning = torch.is_grad_enabled()
+        route = self.learning_route if learning else self.forward_route or self.usual_routes(x.shape[2:])[0]
+        if route == "direct":
             return F.conv3d(self.pad(x), self.weight, self.bias, self.stride)
         t, h, w = self.out_size(x.shape[2:])
         if route == "winograd":
@@ -148,7 +151,8 @@ class Conv3d(Layer):
             return self.sum_of_frames(self.pad(x), t)
         axes = zip(x.shape[2:], self.padding(x.shape[2:]), self.stride, strict=True)
         whole = [math.ceil((n + sum(pad)) / s) * s for n, pad, s in axes]
-        y = F.conv3d(self.to_blocks(self.pad(x, whole)), self.made("blocks")[0], self.bias)
+        kernel = self.to_blocks(self.weight) if learning else self.made("blocks")[0]
+        y = F.conv3d(self.to_blocks(self.pad(x, whole)), kernel, self.bias)
         return y[:, :, :t, :h, :w]  # filling up the ends may have made room for one position more
 
     def input_gradient(self, g, size):
@@ -171,6 +175,12 @@ class Conv3d(Layer):
         for axis, (n, (before, _)) in enumerate(zip(size, pads, strict=True), start=2):
             padded = padded.narrow(axis, before, n)
         return padded
+
+    def weight_gradient(self, x):
+        """Gradient of half the output's square with respect to the weight, for `Descriptor.tune_learning`."""
+        with torch.enable_grad():
+            y = self(x)
+            return torch.autograd.grad(y, self.weight, y.detach())[0]
 
     def sum_of_frames(self, x, count):
         """The convolution of padded maps x to `count` frames, each the sum over the taps in time of convolutions in the
@@ -271,7 +281,7 @@ class Conv3d(Layer):
         or have no algorithm for a case, or none that fits in memory."""
         limit = 1e-5 if self.weight.dtype == torch.float32 else 0.01
         exact, seconds = copy.deepcopy(self).float(), dict.fromkeys(routes, math.inf)
-        exact.forward_route = exact.gradient_route = "direct"
+        exact.forward_route = exact.gradient_route = exact.learning_route = "direct"
         exact = run(exact)
         for route in routes:
             setattr(self, name, route)
@@ -456,6 +466,15 @@ class Descriptor(nn.Module):
                     layer.input_gradient(g.to(layer.weight.dtype), x.shape[2:])))
                 layer._made.clear()  # what the slower routes needed
             x = y
+        return self
+
+    def tune_learning(self, x):
+        """Let each convolution learn by the faster of its routes for videos x on their device."""
+        for layer in self.layers:
+            if isinstance(layer, Conv3d):
+                layer.take_fastest("learning_route", ["direct", "blocks"], lambda layer, x=x: layer.weight_gradient(x))
+            with torch.no_grad():
+                x = layer(x).relu_()
         return self
 
     def wrap_time(self, wrap=True):

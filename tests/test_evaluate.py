@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import evaluate
-from data import InputError, draw_mask, read_clip
+from data import InputError, draw_mask, read_clip, to_tensor
 from evaluate import (
     BEST_PSNR,
     TEMPORAL_FLOOR,
@@ -49,7 +49,8 @@ def test_a_clip_against_itself(clip):
 
 def test_the_figures_of_a_log_are_those_of_the_table(clip):
     videos = [np.roll(clip, 3, axis=1), clip // 2]
-    quick = evaluate.quick_metrics([video.astype(np.float32) for video in videos], clip.astype(np.float32))
+    as_tensors = to_tensor(np.stack([clip, *videos]))
+    quick = evaluate.quick_metrics(as_tensors[1:], as_tensors[0])
     rows = [evaluate.texture_metrics(video, clip) for video in videos]
     assert quick == {name: pytest.approx(np.mean([row[name] for row in rows]), rel=1e-5) for name in quick}
     assert list(quick) == list(evaluate.QUICK_COLUMNS)

@@ -462,6 +462,30 @@ def test_tuning_changes_how_but_not_what(dtype, limit):
     assert norm_error(f.tune(x).gradient(x), f.plain_gradient(x)) < limit
 
 
+@pytest.mark.parametrize("net_type", NETS)
+def test_learning_by_blocks_is_the_same(net_type):
+    size = (24, 17, 12)
+    f, x = clear_of_kinks(net(net_type, size)), video(2, size)
+    exact = torch.autograd.grad(f.plain_features(x).square().sum(), list(f.parameters()))
+    for layer in f.layers:
+        layer.learning_route = "blocks"
+    ours = torch.autograd.grad(f.features(x).square().sum(), list(f.parameters()))
+    assert all(norm_error(a, b) < 1e-5 for a, b in zip(ours, exact, strict=True))
+
+
+@pytest.mark.parametrize("slow, fast", [("direct", "blocks"), ("blocks", "direct")])
+def test_learning_is_tuned_by_the_time_that_the_weights_gradient_takes(slow, fast, monkeypatch):
+    f, x = clear_of_kinks(net("ST", (12, 11, 10))).sample_in(torch.bfloat16), video(1, (12, 11, 10))
+    gradient = Conv3d.weight_gradient
+
+    def delayed(layer, x):
+        time.sleep(0.05 * (layer.learning_route == slow))
+        return gradient(layer, x)
+
+    monkeypatch.setattr(Conv3d, "weight_gradient", delayed)
+    assert {layer.learning_route for layer in f.tune_learning(x).layers} == {fast}
+
+
 def test_tuning_takes_the_fastest_route_that_is_right():
     layer, x = net("FC_S_large", (9, 12, 12)).layers[0], video(1, (9, 12, 12))
     waits = {"direct": 0.02, "blocks": 0.0, "columns": 0.01}
