@@ -17,6 +17,7 @@ import io
 import itertools
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -340,7 +341,8 @@ def pieces(videos: np.ndarray, frames: int) -> dict[str, np.ndarray]:
 
 def chain_rows(videos, row):
     """row(name, video) of each video, completed by its mean distance to the others."""
-    rows = [row(name, video) for name, video in videos.items()]
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # NumPy's work on whole videos leaves others free to run
+        rows = list(pool.map(row, videos, videos.values()))
     if len(rows) > 1:
         for entry, distances in zip(rows, pair_distances(list(videos.values()))):
             entry["chain_distance"] = distances.sum() / (len(rows) - 1)
