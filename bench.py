@@ -146,9 +146,8 @@ def our_chain(f, J, generators):
 
 def plain_steps(f, device, chains):
     """The plain Langevin step and learning step; contiguous weights send the library down its ordinary way."""
-    plain, x = copy.deepcopy(f), videos_of(f, chains + 1, device).contiguous()
-    for parameter in plain.parameters():
-        parameter.data = parameter.data.contiguous()
+    plain = copy.deepcopy(f).to(memory_format=torch.contiguous_format)
+    x = videos_of(f, chains + 1, device).contiguous()
     adam = torch.optim.Adam(plain.parameters(), 1e-3)
 
     def step():

@@ -1,5 +1,6 @@
 """What the tests share: the programs on the import path, tiny videos, and runs in a process of their own."""
 
+import contextlib
 import gc
 import os
 import signal
@@ -20,6 +21,8 @@ SHARED = ROOT.parent / "shared"
 THREADS = min(2, os.cpu_count())
 
 sys.path.insert(0, str(ROOT))
+import pretend_gpu  # noqa: E402
+
 import evaluate  # noqa: E402
 
 torch.set_num_threads(THREADS)  # as in the processes that tests start: sums depend on it
@@ -38,6 +41,13 @@ def shared():
         return path
 
     return find
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU; where there is none, one that is pretended, which shows that code for GPUs runs, not how fast."""
+    with contextlib.nullcontext() if torch.cuda.is_available() else pretend_gpu.at_hand(monkeypatch):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -702,3 +702,12 @@ def test_new_videos_of_one_clip_are_judged_piece_by_piece(program, clips, tmp_pa
         assert [row["name"] for row in csv.DictReader(file)] == [
             "observed", "new 0 from frame 0", "new 0 from frame 6", "mean of 2", "LDS"]
     assert (tmp_path / "out/waves/evaluation.png").exists()
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_gpu_learns_goes_on_and_generates(program, tmp_path):
+    for settings in ({"num_epochs": 1}, {"num_epochs": 2}, {"test": True, "init_state": "random"}):
+        code, _, err = program(**LEARN, **settings, device="cuda")
+        assert (code, err) == (0, "")
+    assert [row["epoch"] for row in rows(tmp_path / "out/waves")] == ["1", "2"]
+    assert (tmp_path / "out/waves/test/final_results/all.gif").exists()

@@ -115,7 +115,7 @@ def test_no_graph_is_built():
     assert not x.requires_grad
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.usefixtures("gpu")
 def test_a_cuda_graph_is_the_same_chain():
     x, mode = videos(2, seed=1).cuda(), videos(1, seed=2).cuda()
     free = torch.zeros(2, 1, 4, 5, 6, dtype=torch.bool, device="cuda")

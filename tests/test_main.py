@@ -248,7 +248,7 @@ def test_tensorboard_has_every_curve_a_sheet_an_animation_and_the_settings(learn
 
 
 def test_the_header_names_clips_net_device_precision_and_time(tmp_path, flags):
-    done = call(flags(tmp_path, "-num_epochs", 1))
+    done = call(flags(tmp_path, "-num_epochs", 4))
     for part in ("FC_S_large", "'clip'", "120x4x6x6", "642,335", "device cpu", "fp32", "one epoch took"):
         assert part in done.out
 
@@ -1129,7 +1129,7 @@ def test_a_large_state_is_saved_as_often_as_time_affords_and_at_the_end(tmp_path
     assert len(list((tmp_path / "clip/progress").iterdir())) == 3
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("hidden", [[], ["-mask_type", "missing_frames"]])
 def test_a_gpu_learns_like_a_cpu(tmp_path, flags, hidden):
     """Noise differs from device to device; four other draws of it on a CPU changed these figures by up to 2, 0.1 and
@@ -1141,3 +1141,12 @@ def test_a_gpu_learns_like_a_cpu(tmp_path, flags, hidden):
     assert len(ours) == 4
     for name, limit in (("chain_std", 0.05), ("recon_err", 0.05), ("f_obs", 0.6)):
         assert float(ours[-1][name]) == pytest.approx(float(theirs[-1][name]), rel=limit), name
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_gpu_picks_its_precision_and_samples_what_it_has_learned(tmp_path, flags):
+    done = call([*flags(tmp_path, "-num_epochs", 1), "-precision", "auto", "-device", "cuda", "-net_type", "ST"])
+    assert done.code == 0 and "device cuda" in done.out, done.err
+    done = sample(tmp_path, "-loop", "-num_frames", "20", "-device", "cuda")
+    assert done.code == 0, done.err
+    assert new_videos(tmp_path).shape == (3, 21, 16, 16, 3)

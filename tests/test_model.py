@@ -504,7 +504,7 @@ def test_tuning_takes_the_fastest_route_that_is_right():
         assert layer.forward_route == "columns"
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("dtype, limit", [(torch.float32, 1e-5), (torch.bfloat16, 0.01)])
 @pytest.mark.parametrize("net_type", NETS)
 def test_a_gpu_computes_the_same_gradient(net_type, dtype, limit):
@@ -517,7 +517,7 @@ def test_a_gpu_computes_the_same_gradient(net_type, dtype, limit):
     assert norm_error(f.tune(x).gradient(x).cpu(), exact) < limit
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("dtype, limit", [(torch.float32, 1e-5), (torch.bfloat16, 1e-3)])
 @pytest.mark.parametrize("forward, gradient", [("direct", "direct"), ("direct", "blocks"), ("blocks", "columns")])
 def test_a_cuda_graph_of_a_chain_follows_the_weights(forward, gradient, dtype, limit):

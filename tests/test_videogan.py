@@ -423,3 +423,13 @@ def test_too_many_unreadable_clips_stop_the_run(tmp_path, moving, capsys):
         (tmp_path / f"sea/{k}.png").write_bytes(b"no picture")
     assert program(tmp_path, tmp_path / "out", "-num_iterations", "2", "-held_out", "0", "-workers", "0") == 2
     assert "clips cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.filterwarnings("ignore:'pin_memory'")  # of a pretended one
+def test_a_gpu_learns_goes_on_and_generates(sea, tmp_path):
+    for flags in (("-num_iterations", "1"), ("-num_iterations", "2"), ("-generate", "-sample_size", "2")):
+        assert program(sea, tmp_path, *flags, "-device", "cuda", "-workers", "0", "-held_out", "0") == 0
+    assert rows_of(tmp_path / "sea/metrics.csv")[-1]["iteration"] == "2"
+    assert (tmp_path / "sea/generated/gen.mp4").exists()
+    shutil.rmtree(tmp_path / "sea/model")
