@@ -138,8 +138,7 @@ def our_chain(f, J, generators):
     if not J.is_cuda:
         return our_step(f, J, generators)
     first = f.tune(J).renew()[0]
-    print(f"{first.weight.dtype}: layer 1 by {first.forward_route}, its gradient by {first.gradient_route}; "
-          f"its weights' gradient by {f.layers[0].learning_route}")
+    print(f"{first.weight.dtype}: layer 1 by {first.forward_route}, its gradient by {first.gradient_route}")
     graph = LangevinGraph(J, score_of(f), CHAIN, DELTA, generators)
     return lambda: graph(J, DELTA, generators)
 
@@ -168,7 +167,7 @@ def measure(net, device_name, rounds, chains, profile, queue):
     x, adam = videos_of(f, chains + 1, device), utils.Adam(f.parameters(), 1e-3, 0.5)
     start = x[:chains], [utils.generator(device, k) for k in range(chains)]
     if device.type == "cuda":
-        f.tune_learning(x)
+        print(f"learning: layer 1 by {f.tune_learning(x).layers[0].learning_route}")
     ours = [our_chain(each, *start) for each in nets]
 
     def our_learning():

@@ -89,7 +89,7 @@ def quick_metrics(videos: torch.Tensor, observed: torch.Tensor) -> dict[str, flo
 
     def sketch(x):
         mean = x.mean(-3, keepdim=True)
-        std = (x - mean).square_().mean(-3).sqrt_()  # x.std takes three times as long along time
+        std = (x - mean).square_().mean(-3).sqrt_()  # x.std takes two to three times as long
         return std, mean.squeeze(-3), x.diff(dim=-3).abs_().mean()
 
     (std, mean, difference), (clip_std, clip_mean, clip_difference) = sketch(videos), sketch(observed)
@@ -341,7 +341,7 @@ def pieces(videos: np.ndarray, frames: int) -> dict[str, np.ndarray]:
 
 def chain_rows(videos, row):
     """row(name, video) of each video, completed by its mean distance to the others."""
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # NumPy's work on whole videos leaves others free to run
+    with ThreadPoolExecutor(min(torch.get_num_threads(), 4)) as pool:  # 300 MB each at 224 px
         rows = list(pool.map(row, videos, videos.values()))
     if len(rows) > 1:
         for entry, distances in zip(rows, pair_distances(list(videos.values()))):

@@ -511,7 +511,7 @@ def learn(args):
         learner.precision = pick_precision(f, x)
     sample_in(f, torch.bfloat16 if learner.precision == "bf16" else torch.float32, x)
     if x.is_cuda:
-        f.tune_learning(x)
+        f.tune_learning(torch.cat([learner.I[0], learner.J[0]])[: learner.chunk])
     print_header(args, f, names, learner)
     run.open_logs(learner.epoch)
     if learner.epoch == 0:

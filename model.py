@@ -94,7 +94,7 @@ class Conv3d(Layer):
     def __init__(self, c_in, *args, **kwargs):
         super().__init__(c_in, *args, **kwargs)
         self.forward_route = self.gradient_route = None  # None: the usual one
-        self.learning_route = "direct"  # or "blocks", forward and back to the weights
+        self.learning_route = "direct"  # or "blocks"
         self._made, self._made_of = {}, None
 
     def usual_routes(self, size):
@@ -153,7 +153,8 @@ class Conv3d(Layer):
         whole = [math.ceil((n + sum(pad)) / s) * s for n, pad, s in axes]
         kernel = self.to_blocks(self.weight) if learning else self.made("blocks")[0]
         y = F.conv3d(self.to_blocks(self.pad(x, whole)), kernel, self.bias)
-        return y[:, :, :t, :h, :w]  # filling up the ends may have made room for one position more
+        # filling up the ends may have made room for one position more; a view costs learning copies of its gradient
+        return y if y.shape[2:] == (t, h, w) else y[:, :, :t, :h, :w]
 
     def input_gradient(self, g, size):
         """Gradient with respect to the input of size (T, H, W), given g, the gradient with respect to the output."""
@@ -176,11 +177,14 @@ class Conv3d(Layer):
             padded = padded.narrow(axis, before, n)
         return padded
 
-    def weight_gradient(self, x):
-        """Gradient of half the output's square with respect to the weight, for `Descriptor.tune_learning`."""
+    def learning_gradients(self, x):
+        """What learning asks of a layer, for `Descriptor.tune_learning`: the gradients of half its output's square with
+        respect to the weight and, above layer 1, to the input, in one vector."""
         with torch.enable_grad():
+            x = x.detach().requires_grad_(self.weight.shape[1] > 4)
             y = self(x)
-            return torch.autograd.grad(y, self.weight, y.detach())[0]
+            gradients = torch.autograd.grad(y, [self.weight, x] if x.requires_grad else self.weight, y.detach())
+        return torch.cat([g.flatten() for g in gradients])
 
     def sum_of_frames(self, x, count):
         """The convolution of padded maps x to `count` frames, each the sum over the taps in time of convolutions in the
@@ -472,7 +476,8 @@ class Descriptor(nn.Module):
         """Let each convolution learn by the faster of its routes for videos x on their device."""
         for layer in self.layers:
             if isinstance(layer, Conv3d):
-                layer.take_fastest("learning_route", ["direct", "blocks"], lambda layer, x=x: layer.weight_gradient(x))
+                routes = ["direct", "blocks"]
+                layer.take_fastest("learning_route", routes, lambda layer, x=x: layer.learning_gradients(x))
             with torch.no_grad():
                 x = layer(x).relu_()
         return self

@@ -582,7 +582,7 @@ def fit(learner, run, report, shown, shorter):
             bar.set_postfix({name: f"{metrics[name]:.4g}" for name in shown if name in metrics}, refresh=False)
             bar.update()
             report(metrics)
-            if done == first + 2 < total:  # the first prepares much that the others find
+            if done == first + 2 and done < total:  # the first prepares much that the others find
                 seconds = time.perf_counter() - begun
                 left = seconds * (total - done)
                 slow = shorter and left > 1800 and learner.args.device.type == "cpu"

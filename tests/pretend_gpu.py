@@ -1,8 +1,9 @@
 """A GPU for machines without one: tensors whose device is 'cuda', held by tensors of the CPU.
 
-What a GPU forbids raises RuntimeError here, too: an operation on tensors of both devices and, while a CUDA graph is
-captured, whatever waits for the device or copies from the host. A graph replays its operations into the memory that
-they wrote when it was captured. Speed and rounding are the CPU's; there are no streams, and no autocast.
+Much of what a GPU forbids raises RuntimeError here, too: an operation on tensors of both devices, or with the other's
+generator, and, while a CUDA graph is captured, what waits for the device, copies from the host or draws from a
+generator that the graph does not know. A graph replays its operations into the memory that they wrote when it was
+captured. Speed and rounding are the CPU's; there are no streams, and no autocast.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 GPU = torch.device("cuda", 0)
 COPIES = ("aten::copy_", "aten::_to_copy", "aten::index", "aten::index_put_")  # take tensors of both devices
-WAITS = ("aten::_local_scalar_dense", "aten::nonzero", "aten::equal")
+WAITS = ("aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::masked_select", "aten::_unique2")
 
 
 class OnGpu(torch.Tensor):
@@ -38,7 +39,7 @@ class OnGpu(torch.Tensor):
         return call(func, args, kwargs or {})
 
     def tolist(self):
-        return self.inner.tolist()
+        return self.cpu().tolist()
 
     def __deepcopy__(self, memo):
         copy = self.detach().clone()
@@ -49,12 +50,18 @@ class OnGpu(torch.Tensor):
 
 
 class Names(TorchFunctionMode):
-    """What asks for 'cuda' gets 'meta'."""
+    """What asks for 'cuda' gets 'meta'. Generators are checked here, for operations get their bare likes."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is torch.device:
             return func(*args, **(kwargs or {}))
         args, kwargs = tree_map(rename, (args, kwargs or {}))
+        if isinstance(generator := kwargs.get("generator"), Generator):
+            place = args[0].device if isinstance(args[0], torch.Tensor) else kwargs.get("device") or "cpu"
+            if generator.device.type != ("cpu" if str(place) == "cpu" else "cuda"):
+                raise RuntimeError(f"{func.__name__}: a generator of the other device")
+            if Graph.capturing is not None and generator not in Graph.capturing.generators:
+                raise RuntimeError(f"{func.__name__}: a generator that the captured graph does not know")
         if func in (torch.tensor, torch.as_tensor) and kwargs.get("device") == "meta":  # copies from the host
             return func(*args, **{**kwargs, "device": None}).to("meta")
         return func(*args, **kwargs)
@@ -79,8 +86,10 @@ def call(func, args, kwargs):
         return func(*args, **kwargs)
     if ours and name not in COPIES and any(x.dim() for x in others):
         raise RuntimeError(f"{name}: tensors of both devices")
-    if Graph.capturing is not None and (name in WAITS or not to_gpu or name in COPIES and others):
-        raise RuntimeError(f"{name} while a graph is captured")
+    if Graph.capturing is not None:
+        masks = name in COPIES and any(x.dtype == torch.bool for x in tensors[1:]) and "index" in name
+        if name in WAITS or masks or not to_gpu or name in COPIES and others:
+            raise RuntimeError(f"{name} while a graph is captured")
 
     def unwrap(x):
         return x.inner if isinstance(x, OnGpu) else torch.device("cpu") if isinstance(x, torch.device) else x
@@ -88,7 +97,7 @@ def call(func, args, kwargs):
     args, kwargs = tree_map(unwrap, (args, kwargs))
     result = func(*args, **kwargs)
     if Graph.capturing is not None:
-        Graph.capturing.append((func, args, kwargs, result))
+        Graph.capturing.calls.append((func, args, kwargs, result))
     if not to_gpu:
         return result.clone() if any(result is x.inner for x in ours) else result
     wrappers = {id(x.inner): x for x in ours}  # what is changed in its place stays what it is
@@ -99,20 +108,23 @@ def call(func, args, kwargs):
 class Graph:
     """torch.cuda.CUDAGraph."""
 
-    capturing = None
+    capturing = None  # the graph
+
+    def __init__(self):
+        self.calls, self.generators = [], []
 
     @classmethod
     @contextlib.contextmanager
     def capture(cls, graph):
         """torch.cuda.graph."""
-        graph.calls = cls.capturing = []
+        cls.capturing = graph
         try:
             yield
         finally:
             cls.capturing = None
 
     def register_generator_state(self, generator):
-        pass
+        self.generators.append(generator)
 
     def replay(self):
         for func, args, kwargs, written in self.calls:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 import utils
 from langevin import LangevinGraph, langevin
@@ -426,6 +427,18 @@ def test_every_route_is_the_same_gradient(net_type, size, forward, gradient):
     assert error(f.gradient(x), f.plain_gradient(x)) < 1e-6  # columns are added in float32
 
 
+def test_blocks_have_no_position_more_than_the_sums():
+    """Of 9 + 2 frames a kernel of 4 at stride 2 leaves one over, which fills up a block."""
+    layer, x = Conv3d(3, 5, (4, 4, 4), (2, 2, 2), time_pad=1), video(2, (9, 9, 11))
+    nn.init.normal_(layer.weight)
+    with torch.no_grad():
+        exact = layer(x)
+        layer.forward_route = "blocks"
+        assert norm_error(layer(x), exact) < 1e-6
+    layer.learning_route = "blocks"
+    assert norm_error(layer(x), exact) < 1e-6
+
+
 def test_kernels_of_a_route_are_remade_in_their_place():
     size = (12, 11, 10)
     f, x = route(clear_of_kinks(net("ST", size)), "blocks", "columns"), video(1, size)
@@ -463,26 +476,29 @@ def test_tuning_changes_how_but_not_what(dtype, limit):
 
 
 @pytest.mark.parametrize("net_type", NETS)
-def test_learning_by_blocks_is_the_same(net_type):
-    size = (24, 17, 12)
+def test_learning_by_blocks_is_the_same(net_type, monkeypatch):
+    size, shapes, to_blocks = (24, 17, 12), [], Conv3d.to_blocks
+    monkeypatch.setattr(Conv3d, "to_blocks", lambda layer, x: shapes.append(x.shape) or to_blocks(layer, x))
     f, x = clear_of_kinks(net(net_type, size)), video(2, size)
     exact = torch.autograd.grad(f.plain_features(x).square().sum(), list(f.parameters()))
     for layer in f.layers:
         layer.learning_route = "blocks"
     ours = torch.autograd.grad(f.features(x).square().sum(), list(f.parameters()))
     assert all(norm_error(a, b) < 1e-5 for a, b in zip(ours, exact, strict=True))
+    weights = [layer.weight.shape for layer in f.layers if isinstance(layer, Conv3d)]
+    assert weights == [shape for shape in shapes if shape in weights]  # each was re-laid, once
 
 
 @pytest.mark.parametrize("slow, fast", [("direct", "blocks"), ("blocks", "direct")])
-def test_learning_is_tuned_by_the_time_that_the_weights_gradient_takes(slow, fast, monkeypatch):
+def test_learning_is_tuned_by_the_time_that_its_gradients_take(slow, fast, monkeypatch):
     f, x = clear_of_kinks(net("ST", (12, 11, 10))).sample_in(torch.bfloat16), video(1, (12, 11, 10))
-    gradient = Conv3d.weight_gradient
+    gradients = Conv3d.learning_gradients
 
     def delayed(layer, x):
         time.sleep(0.05 * (layer.learning_route == slow))
-        return gradient(layer, x)
+        return gradients(layer, x)
 
-    monkeypatch.setattr(Conv3d, "weight_gradient", delayed)
+    monkeypatch.setattr(Conv3d, "learning_gradients", delayed)
     assert {layer.learning_route for layer in f.tune_learning(x).layers} == {fast}
 
 
