@@ -183,8 +183,8 @@ class Conv3d(Layer):
         with torch.enable_grad():
             x = x.detach().requires_grad_(self.weight.shape[1] > 4)
             y = self(x)
-            gradients = torch.autograd.grad(y, [self.weight, x] if x.requires_grad else self.weight, y.detach())
-        return torch.cat([g.flatten() for g in gradients])
+            asked = [each for each in (self.weight, x) if each.requires_grad]
+            return torch.cat([g.flatten() for g in torch.autograd.grad(y, asked, y.detach())])
 
     def sum_of_frames(self, x, count):
         """The convolution of padded maps x to `count` frames, each the sum over the taps in time of convolutions in the
@@ -472,14 +472,14 @@ class Descriptor(nn.Module):
             x = y
         return self
 
+    @torch.no_grad()
     def tune_learning(self, x):
         """Let each convolution learn by the faster of its routes for videos x on their device."""
         for layer in self.layers:
             if isinstance(layer, Conv3d):
                 routes = ["direct", "blocks"]
                 layer.take_fastest("learning_route", routes, lambda layer, x=x: layer.learning_gradients(x))
-            with torch.no_grad():
-                x = layer(x).relu_()
+            x = layer(x).relu_()
         return self
 
     def wrap_time(self, wrap=True):

@@ -489,16 +489,22 @@ def test_learning_by_blocks_is_the_same(net_type, monkeypatch):
     assert weights == [shape for shape in shapes if shape in weights]  # each was re-laid, once
 
 
+@pytest.mark.parametrize("number", [0, 2])
+def test_learning_asks_layers_for_the_weights_gradient_and_those_above_the_first_for_the_inputs(number):
+    layer = clear_of_kinks(net("FC_S_large", (9, 12, 12))).layers[number]
+    x = torch.randn(2, layer.weight.shape[1], 6, 5, 5, requires_grad=True)
+    exact = torch.autograd.grad(layer(x).square().sum() / 2, [layer.weight, x][: 1 if number == 0 else 2])
+    assert torch.allclose(layer.learning_gradients(x), torch.cat([g.flatten() for g in exact]))
+
+
 @pytest.mark.parametrize("slow, fast", [("direct", "blocks"), ("blocks", "direct")])
 def test_learning_is_tuned_by_the_time_that_its_gradients_take(slow, fast, monkeypatch):
-    f, x = clear_of_kinks(net("ST", (12, 11, 10))).sample_in(torch.bfloat16), video(1, (12, 11, 10))
-    gradients = Conv3d.learning_gradients
+    def gradients(layer, x):
+        time.sleep(0.02 * (layer.learning_route == slow))
+        return torch.ones(3)
 
-    def delayed(layer, x):
-        time.sleep(0.05 * (layer.learning_route == slow))
-        return gradients(layer, x)
-
-    monkeypatch.setattr(Conv3d, "learning_gradients", delayed)
+    monkeypatch.setattr(Conv3d, "learning_gradients", gradients)
+    f, x = net("ST", (12, 11, 10)).sample_in(torch.bfloat16), video(1, (12, 11, 10))
     assert {layer.learning_route for layer in f.tune_learning(x).layers} == {fast}
 
 
