@@ -137,8 +137,6 @@ def our_chain(f, J, generators):
     """Our Langevin steps as they are timed at once."""
     if not J.is_cuda:
         return our_step(f, J, generators)
-    first = f.tune(J).renew()[0]
-    print(f"{first.weight.dtype}: layer 1 by {first.forward_route}, its gradient by {first.gradient_route}")
     graph = LangevinGraph(J, score_of(f), CHAIN, DELTA, generators)
     return lambda: graph(J, DELTA, generators)
 
@@ -166,8 +164,6 @@ def measure(net, device_name, rounds, chains, profile, queue):
     nets = [Descriptor(f.layers, f.size).sample_in(dtype) for dtype in dtypes]
     x, adam = videos_of(f, chains + 1, device), utils.Adam(f.parameters(), 1e-3, 0.5)
     start = x[:chains], [utils.generator(device, k) for k in range(chains)]
-    if device.type == "cuda":
-        print(f"learning: layer 1 by {f.tune_learning(x).layers[0].learning_route}")
     ours = [our_chain(each, *start) for each in nets]
 
     def our_learning():

@@ -17,7 +17,6 @@ import io
 import itertools
 import json
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -229,9 +228,10 @@ def chain_distance(videos) -> float:
 def pair_distances(videos):
     """Mean absolute differences of N videos, (N, N)."""
     videos = [video.astype(np.float32) for video in videos]
-    distances = np.zeros((len(videos), len(videos)))
-    for i, j in itertools.combinations(range(len(videos)), 2):
-        distances[i, j] = distances[j, i] = np.abs(videos[i] - videos[j]).mean()
+    pairs, distances = list(itertools.combinations(range(len(videos)), 2)), np.zeros((len(videos), len(videos)))
+    each = utils.in_threads(lambda pair: np.abs(videos[pair[0]] - videos[pair[1]]).mean(), pairs)
+    for (i, j), distance in zip(pairs, each):
+        distances[i, j] = distances[j, i] = distance
     return distances
 
 
@@ -310,27 +310,31 @@ def recovery_metrics(truth: np.ndarray, recovered: np.ndarray, mask: np.ndarray)
 
 
 def texture_report(videos: dict[str, np.ndarray], observed: np.ndarray, later: np.ndarray | None = None,
-                   lds: int = 50, stride: int | None = None) -> list[dict]:
+                   lds: int = 50, stride: int | None = None) -> tuple[list[dict], dict[str, dict]]:
     """Rows of the table: the observed clip, each of the videos (by name), their mean if there are several, and the
     references: `later` frames of the clip (None: not at hand) and a linear dynamical system of `lds` components (0:
-    none). All videos are (T, H, W, 3). A row has "name" and the TEXTURE_COLUMNS, None where one makes no sense."""
+    none). All videos are (T, H, W, 3). A row has "name" and the TEXTURE_COLUMNS, None where one makes no sense.
+    And portraits by name of all these videos but the mean, for `draw_texture_report`."""
     clip = summarise(observed)
 
-    def row(name, video):
-        metrics = compare(summarise(video, clip), clip, stride)
-        return {"name": name, **dict.fromkeys(TEXTURE_COLUMNS), **metrics}
+    def judge(named):
+        name, video = named[0], summarise(named[1], clip)
+        return {"name": name, **dict.fromkeys(TEXTURE_COLUMNS), **compare(video, clip, stride)}, portrait(video)
 
-    half = len(observed) // 2
-    rows = [row("observed", observed), *chain_rows(videos, row)]
+    samples = lds_samples(observed, lds) if lds else []
+    references = [("later frames", later)] if later is not None else []
+    named = [("observed", observed), *videos.items(), *references, *(("LDS", sample) for sample in samples)]
+    rows, pictured = zip(*utils.in_threads(judge, named))
+    half, chains, draws = len(observed) // 2, rows[1 : len(videos) + 1], rows[len(rows) - len(samples) :]
     rows[0]["chain_distance"] = pair_distances([observed[:half], observed[len(observed) - half :]])[0, 1]
-    if len(videos) > 1:
-        rows.append(mean_row(f"mean of {len(videos)}", rows[1:]))
-    if later is not None:
-        rows.append(row("later frames", later))
-    if lds:
-        samples = dict(enumerate(lds_samples(observed, lds)))
-        rows.append(mean_row("LDS", chain_rows(samples, row)))
-    return rows
+    add_distances(chains, list(videos.values()))
+    add_distances(draws, samples)
+    table = [rows[0], *chains, *([mean_row(f"mean of {len(chains)}", chains)] if len(chains) > 1 else [])]
+    table += [*rows[len(videos) + 1 :][: len(references)], *([mean_row("LDS", draws)] if draws else [])]
+    portraits = {}
+    for (name, _), each in zip(named, pictured):
+        portraits.setdefault(name, each)  # of LDS the first draw
+    return table, portraits
 
 
 def pieces(videos: np.ndarray, frames: int) -> dict[str, np.ndarray]:
@@ -339,14 +343,11 @@ def pieces(videos: np.ndarray, frames: int) -> dict[str, np.ndarray]:
             for t in range(0, len(video) - frames + 1, frames)}
 
 
-def chain_rows(videos, row):
-    """row(name, video) of each video, completed by its mean distance to the others."""
-    with ThreadPoolExecutor(min(torch.get_num_threads(), 4)) as pool:  # 300 MB each at 224 px
-        rows = list(pool.map(row, videos, videos.values()))
+def add_distances(rows, videos):
+    """Complete the row of each video by its mean distance to the others."""
     if len(rows) > 1:
-        for entry, distances in zip(rows, pair_distances(list(videos.values()))):
-            entry["chain_distance"] = distances.sum() / (len(rows) - 1)
-    return rows
+        for row, distances in zip(rows, pair_distances(videos)):
+            row["chain_distance"] = distances.sum() / (len(rows) - 1)
 
 
 def mean_row(name, rows):
@@ -442,29 +443,39 @@ def save_report(folder: str | Path, name: str, rows: list[dict], settings: dict)
 # --------------------------------------------------------------------------------------------------------- pictures
 
 
-def draw_texture_report(path: str | Path, videos: dict[str, np.ndarray], observed: np.ndarray,
-                        later: np.ndarray | None = None, lds: int = 50, stride: int | None = None) -> None:
-    """One PNG for the arguments of `texture_report`: a frame and the map of temporal std of each video, then
+def portrait(video):
+    """What a picture shows of a summary, by name: far less than the summary holds."""
+    frames = video["video"]
+    counts, edges = np.histogram(np.clip(frames, 0, 255), bins=64, range=(0, 256))
+    return {
+        "frames": len(frames),
+        "middle": np.clip(frames[len(frames) // 2], 0, 255).round().astype(np.uint8),
+        "std": video["std"].mean(axis=-1),  # (H, W)
+        "autocorrelation": np.concatenate([[1], video["autocorrelation"]]),
+        "temporal": 10 * np.log10(video["temporal"] + TEMPORAL_FLOOR),  # dB
+        "spatial": 10 * np.log10(video["spatial"] + SPATIAL_FLOOR),
+        "histogram": ((edges[1:] + edges[:-1]) / 2, 100 * counts / counts.sum()),
+    }
+
+
+def draw_texture_report(path: str | Path, portraits: dict[str, dict], stride: int | None = None) -> None:
+    """One PNG for the portraits of `texture_report`: a frame and the map of temporal std of each video, then
     autocorrelation, spectra and histograms."""
     from matplotlib.figure import Figure
 
-    shown = {"observed": (observed, "black")}
-    shades = np.linspace(0.0, 0.75, max(len(videos), 2))
-    for shade, (name, video) in zip(shades, videos.items()):
-        shown[name] = (video, (0.85, 0.1 + 0.75 * shade, 0.1))
-    if later is not None:
-        shown["later frames"] = (later, "tab:green")
-    if lds:
-        shown["LDS"] = (linear_dynamical_system(observed, lds, len(observed)), "tab:blue")
-
-    pictured = {name: video for name, (video, _) in shown.items() if name not in list(videos)[SHOWN:]}
+    colours = {"observed": "black", "later frames": "tab:green", "LDS": "tab:blue"}
+    videos = [name for name in portraits if name not in colours]
+    for shade, name in zip(np.linspace(0.0, 0.75, max(len(videos), 2)), videos):
+        colours[name] = (0.85, 0.1 + 0.75 * shade, 0.1)
+    pictured = {name: each for name, each in portraits.items() if name not in videos[SHOWN:]}
     columns = max(5, len(pictured))
-    height = 2 * 15 / columns * observed.shape[1] / observed.shape[2] + 0.6  # inches, of two rows of pictures
-    figure = Figure(figsize=(16, height + 4.6), layout="constrained", dpi=100)
+    height, width = portraits["observed"]["std"].shape
+    tall = 2 * 15 / columns * height / width + 0.6  # inches, of two rows of pictures
+    figure = Figure(figsize=(16, tall + 4.6), layout="constrained", dpi=100)
     figure.get_layout_engine().set(h_pad=0.06)
-    top, bottom = figure.subfigures(2, 1, height_ratios=(height, 4.6))
+    top, bottom = figure.subfigures(2, 1, height_ratios=(tall, 4.6))
     draw_maps(top, pictured, columns)
-    draw_curves(bottom, shown, pictured, stride)
+    draw_curves(bottom, portraits, colours, pictured, stride)
     png = io.BytesIO()
     figure.savefig(png, format="png")
     utils.write_atomically(path, png.getvalue())
@@ -473,36 +484,30 @@ def draw_texture_report(path: str | Path, videos: dict[str, np.ndarray], observe
 def draw_maps(figure, pictured, columns):
     """The middle frame of each video, and below it the map of its std over time; one scale for all maps."""
     axes = figure.subplots(2, columns)
-    maps = [video.astype(np.float32).std(axis=0).mean(axis=-1) for video in pictured.values()]  # (H, W)
-    highest = np.percentile(maps[0], 99.5)
+    highest = np.percentile(next(iter(pictured.values()))["std"], 99.5)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
         ax.set_frame_on(False)
-    for (above, below), (name, video), std in zip(axes.T, pictured.items(), maps):
-        above.imshow(np.clip(video[len(video) // 2], 0, 255).round().astype(np.uint8))
+    for (above, below), (name, video) in zip(axes.T, pictured.items()):
+        above.imshow(video["middle"])
         above.set_title(name)
-        image = below.imshow(std, cmap="magma", vmin=0, vmax=highest)
-        below.set_xlabel(f"mean {std.mean():.1f}")
+        image = below.imshow(video["std"], cmap="magma", vmin=0, vmax=highest)
+        below.set_xlabel(f"mean {video['std'].mean():.1f}")
     axes[0, 0].set_ylabel("middle frame", fontsize=12)
     axes[1, 0].set_ylabel("std over time", fontsize=12)
     figure.colorbar(image, ax=axes, label="grey levels", shrink=0.42, anchor=(0, 0.1), aspect=15, pad=0.01)
 
 
-def draw_curves(figure, shown, labelled, stride):
-    """Autocorrelation, temporal and spatial spectrum, histogram of the videos in shown: name -> (video, colour)."""
+def draw_curves(figure, portraits, colours, labelled, stride):
+    """Autocorrelation, temporal and spatial spectrum, histogram of the videos, each in its colour."""
     axes = figure.subplots(1, 4)
-    clip = summarise(shown["observed"][0])
-    for name, (video, colour) in reversed(shown.items()):  # the clip on top
-        video = summarise(video, clip)
+    for name, video in reversed(portraits.items()):  # the clip on top
         label = name if name in labelled else None
-        style = {"color": colour, "label": label, "linewidth": 2.2 if name == "observed" else 1.4}
-        axes[0].plot(np.concatenate([[1], video["autocorrelation"]]), **style)
-        frequencies = np.arange(1, len(video["temporal"]) + 1) / len(video["video"])
-        axes[1].plot(frequencies, 10 * np.log10(video["temporal"] + TEMPORAL_FLOOR), **style)
-        frequencies = np.arange(1, len(video["spatial"]) + 1)
-        axes[2].plot(frequencies, 10 * np.log10(video["spatial"] + SPATIAL_FLOOR), **style)
-        counts, edges = np.histogram(np.clip(video["video"], 0, 255), bins=64, range=(0, 256))
-        axes[3].plot((edges[1:] + edges[:-1]) / 2, 100 * counts / counts.sum(), **style)
+        style = {"color": colours[name], "label": label, "linewidth": 2.2 if name == "observed" else 1.4}
+        axes[0].plot(video["autocorrelation"], **style)
+        axes[1].plot(np.arange(1, len(video["temporal"]) + 1) / video["frames"], video["temporal"], **style)
+        axes[2].plot(np.arange(1, len(video["spatial"]) + 1), video["spatial"], **style)
+        axes[3].plot(*video["histogram"], **style)
     axes[0].set(title="temporal autocorrelation, moving pixels", xlabel="lag (frames)")
     axes[0].axhline(0, color="0.7", linewidth=0.8)
     axes[1].set(title="temporal spectrum", xlabel="cycles per frame", ylabel="dB")
@@ -609,12 +614,12 @@ def evaluate_textures(args):
     observed, later = read_observed(one_clip(args.observed), num_frames, im_size)
     videos = {name: read_clip(path, num_frames, im_size) for name, path in clips.items()}
     make_folder(args.out)
-    rows = texture_report(videos, observed, later, args.lds, args.stride)
+    rows, portraits = texture_report(videos, observed, later, args.lds, args.stride)
     save_report(args.out, "evaluation", rows, {**vars(args), "num_frames": num_frames, "im_size": im_size})
     if later is None:
         print(f"no later frames: the observed clip has fewer than {2 * num_frames}")
     print("Judge the table as a whole: no column alone says 'good' (-h explains them).")
-    draw_texture_report(f"{args.out}/evaluation.png", videos, observed, later, args.lds, args.stride)
+    draw_texture_report(f"{args.out}/evaluation.png", portraits, args.stride)
     print(f"evaluation.png, .csv and .json are in '{args.out}'")
 
 

@@ -199,13 +199,6 @@ def fixed_axes(net_type):
     return [0 in sides for sides in zip(*(kernel for _, kernel, _, _ in NETS[net_type]), strict=True)]
 
 
-def sample_in(f, dtype, x):
-    """Let f sample in a precision; on a GPU, by the routes that are fastest there for videos like x."""
-    f.sample_in(dtype)
-    if x.is_cuda:
-        f.tune(x)
-
-
 def pick_precision(f, x, limit=0.01):
     """'bf16' if on this device a new net's gradient at x is then within `limit` (relative) of float32's, and faster.
 
@@ -215,21 +208,26 @@ def pick_precision(f, x, limit=0.01):
     """
     if not utils.multiplies_bfloat16(x.device):
         return "fp32"
-    biases = [layer.bias.detach() for layer in f.layers]
+    nets = [Descriptor(f.layers, f.size).sample_in(dtype) for dtype in (torch.float32, torch.bfloat16)]
+    biases, seconds, searches = [layer.bias.detach() for layer in f.layers], [[], []], torch.backends.cudnn.benchmark
     for bias in biases:
         bias.fill_(100)
-    nets, seconds = [Descriptor(f.layers, f.size) for _ in range(2)], [[], []]
-    for net, dtype in zip(nets, (torch.float32, torch.bfloat16), strict=True):
-        sample_in(net, dtype, x)
-    exact, rough = (net.gradient(x) for net in nets)  # the first call also prepares what others find
-    error = ((rough - exact).norm() / exact.norm()).item()
-    while sum(map(sum, seconds)) < 0.6:  # in turn, for the machine may be busy with other things
-        for net, taken in zip(nets, seconds, strict=True):
-            begun = time.perf_counter()
-            net.gradient(x).norm().item()  # waits for the device
-            taken.append(time.perf_counter() - begun)
-    for bias in biases:
-        bias.zero_()
+    try:  # the first calls also prepare what others find
+        torch.backends.cudnn.benchmark = False  # a GPU's search for float32's fastest kernels alone would take seconds
+        exact = nets[0].gradient(x)
+        torch.backends.cudnn.benchmark = searches
+        error = ((nets[1].gradient(x) - exact).norm() / exact.norm()).item()
+        while sum(map(sum, seconds)) < 0.6:  # in turn, for the machine may be busy with other things
+            for net, taken in zip(nets, seconds, strict=True):
+                begun = time.perf_counter()
+                net.gradient(x).norm().item()  # waits for the device
+                taken.append(time.perf_counter() - begun)
+    except RuntimeError:  # the library has no algorithm for it
+        return "fp32"
+    finally:
+        torch.backends.cudnn.benchmark = searches
+        for bias in biases:
+            bias.zero_()
     slow, fast = map(min, seconds)
     return "bf16" if error <= limit and fast < slow else "fp32"
 
@@ -315,7 +313,7 @@ class Learner:
     def score(self, x):
         """Gradient of the log density at x; the root mean square of its part df/dx goes to pixel_gradient."""
         g = self.f.gradient(x)
-        self.pixel_gradient.copy_(g[0].square().mean().sqrt())
+        self.pixel_gradient.copy_(torch.linalg.vector_norm(g[0]) / g[0].numel() ** 0.5)
         return add_reference_(g, x, self.level, self.args.refsig)
 
     def sample(self, x, kind, batch, free=None):
@@ -504,14 +502,11 @@ def learn(args):
     chosen = state or {"precision": args.precision, "chunk": args.chunk}
     learner.chunk = chosen["chunk"] or pick_chunk(f, f.size, args.batch_size + args.num_chain, args.device)
     learner.precision = chosen["precision"]
-    # a GPU's fastest route depends on how many videos are sampled at once; on a CPU some frames of one tell enough
-    frames = None if fixed_axes(args.net_type)[0] else TIMED
-    x = learner.J[0][: learner.chunk] if args.device.type == "cuda" else learner.I[0][:1, :, :frames]
-    if learner.precision == "auto":
+    if learner.precision == "auto":  # on a CPU some frames of one video tell enough
+        frames = None if fixed_axes(args.net_type)[0] else TIMED
+        x = learner.J[0][: learner.chunk] if args.device.type == "cuda" else learner.I[0][:1, :, :frames]
         learner.precision = pick_precision(f, x)
-    sample_in(f, torch.bfloat16 if learner.precision == "bf16" else torch.float32, x)
-    if x.is_cuda:
-        f.tune_learning(torch.cat([learner.I[0], learner.J[0]])[: learner.chunk])
+    f.sample_in(torch.bfloat16 if learner.precision == "bf16" else torch.float32)
     print_header(args, f, names, learner)
     run.open_logs(learner.epoch)
     if learner.epoch == 0:
@@ -576,10 +571,9 @@ def judge_textures(folder, videos, settings):
             raise data.InputError(f"'{settings['category']}' has {len(clips)} clips, not one to compare with")
         clip = data.read_clip(clips[0], None, tuple(size), at_most=2 * frames)
         later = clip[frames:] if len(clip) == 2 * frames else None
-        given = {"videos": videos, "observed": clip[:frames], "later": later,
-                 "stride": stride if stride < frames - 1 else None}
-        rows = evaluate.texture_report(**given)
-        evaluate.draw_texture_report(folder / "evaluation.png", **given)
+        stride = stride if stride < frames - 1 else None
+        rows, portraits = evaluate.texture_report(videos, clip[:frames], later, stride=stride)
+        evaluate.draw_texture_report(folder / "evaluation.png", portraits, stride)
         evaluate.save_report(folder, "evaluation", rows, settings)
     except data.InputError as error:  # a clip that does not move, say
         print(f"not judged: {error}")
@@ -624,7 +618,7 @@ def sample_learned(args, given):
     J = first_videos(args, torch.cat(state["chains"]), state["level"], size, margin)
     generators = [utils.generator(args.device, args.seed, "test", k) for k in range(len(J))]
     chunk = args.chunk or pick_chunk(f, J.shape[2:], len(J), args.device)
-    sample_in(f.wrap_time(args.loop), torch.bfloat16 if state["precision"] == "bf16" else torch.float32, J[:chunk])
+    f.wrap_time(args.loop).sample_in(torch.bfloat16 if state["precision"] == "bf16" else torch.float32)
 
     def score(x):
         return add_reference_(f.gradient(x), x, state["level"], learned["refsig"])

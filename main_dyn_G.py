@@ -537,8 +537,8 @@ def judge(args, folder, results, videos, hidden):
             name, rows = "recovery", evaluate.recovery_report(videos[0], results[0], hidden[0])
         elif hidden is None and len(videos) == 1 and results.shape[1] >= args.num_frames:
             pieces = evaluate.pieces(results, args.num_frames)
-            name, rows = "evaluation", evaluate.texture_report(pieces, videos[0], lds=args.state_size)
-            evaluate.draw_texture_report(folder / "evaluation.png", pieces, videos[0], lds=args.state_size)
+            name, (rows, portraits) = "evaluation", evaluate.texture_report(pieces, videos[0], lds=args.state_size)
+            evaluate.draw_texture_report(folder / "evaluation.png", portraits)
         else:
             return
     except data.InputError as error:  # a clip that does not move, say

@@ -13,11 +13,9 @@ Videos are float32 (N, C, T, H, W) in mean-subtracted grey levels. Every map is 
 convolution reads whole pixels and the spatially full layer is a matrix product on views.
 """
 
-import contextlib
 import copy
 import itertools
 import math
-import time
 
 import torch
 import torch.nn.functional as F
@@ -87,32 +85,35 @@ class Conv3d(Layer):
     sums: `direct` (the library's own), `columns` (`spread`, input gradient only), `winograd` (fewer multiplications)
     and `blocks`, a convolution of stride 1 over the video re-laid so that each block of stride^3 pixels is one position
     with many channels, which matrix units like. One of many channels may take `frames` forward, a sum of convolutions
-    of frames. `Descriptor.tune` and `tune_learning` pick by measurement; until then, and on CPUs, `usual_routes` do,
-    and the weights' gradient comes the `direct` way.
+    of frames. `usual_routes` are those that were fastest where they were measured; learning goes the `direct` way.
     """
 
     def __init__(self, c_in, *args, **kwargs):
         super().__init__(c_in, *args, **kwargs)
         self.forward_route = self.gradient_route = None  # None: the usual one
-        self.learning_route = "direct"  # or "blocks"
         self._made, self._made_of = {}, None
 
     def usual_routes(self, size):
-        """The (forward, gradient) route for maps of size (T, H, W) where nothing was measured: the fastest on CPUs,
-        with one exception.
+        """The (forward, gradient) route for maps of size (T, H, W): the fastest on two CPUs and an H200, with one
+        exception.
 
         Over kernels of a thousand entries a forward pass by `winograd` would take a tenth to a third less time, but it
         rounds twice as much as the library there, which moves more units across the kink of their ReLU, and gradients
         then miss the golden numbers. Over many thousands (ST) it rounds half as much again. bfloat16 is too coarse for
-        its sums; where a CPU has matrix units for it, a gradient by blocks is 1.3 to 2.1 times as fast as by columns.
+        its sums; with matrix units for it, blocks are 1.3 to 2.1 times as fast on a CPU, 2 to 16 times on a GPU.
         """
         weight, many, large = self.weight, self.weight.shape[1] > 4, self.weight[0].numel() > 5000
-        low = weight.dtype == torch.bfloat16
-        if low and not weight.is_cuda and torch.cpu.get_capabilities().get("amx_bf16"):
-            return "direct" if many else "blocks", "blocks"
+        if weight.dtype == torch.bfloat16:
+            if weight.is_cuda:
+                return 2 * ("direct" if many and not large else "blocks",)
+            if torch.cpu.get_capabilities().get("amx_bf16"):
+                return "direct" if many else "blocks", "blocks"
+            return "direct", "direct" if many else "columns"
+        if weight.is_cuda:
+            return "direct", "direct"
         if many:
-            return "direct" if low or weight.is_cuda or not large else "frames", "direct"
-        if low or weight.is_cuda or not winograd.saves(self.kernel, self.stride, self.out_size(size)):
+            return "frames" if large else "direct", "direct"
+        if not winograd.saves(self.kernel, self.stride, self.out_size(size)):
             return "direct", "columns"
         return "winograd" if large else "direct", "winograd"
 
@@ -139,9 +140,8 @@ class Conv3d(Layer):
         return padded
 
     def forward(self, x):
-        learning = torch.is_grad_enabled()
-        route = self.learning_route if learning else self.forward_route or self.usual_routes(x.shape[2:])[0]
-        if route == "direct":
+        route = self.forward_route or self.usual_routes(x.shape[2:])[0]
+        if route == "direct" or torch.is_grad_enabled():
             return F.conv3d(self.pad(x), self.weight, self.bias, self.stride)
         t, h, w = self.out_size(x.shape[2:])
         if route == "winograd":
@@ -151,10 +151,9 @@ class Conv3d(Layer):
             return self.sum_of_frames(self.pad(x), t)
         axes = zip(x.shape[2:], self.padding(x.shape[2:]), self.stride, strict=True)
         whole = [math.ceil((n + sum(pad)) / s) * s for n, pad, s in axes]
-        kernel = self.to_blocks(self.weight) if learning else self.made("blocks")[0]
-        y = F.conv3d(self.to_blocks(self.pad(x, whole)), kernel, self.bias)
-        # filling up the ends may have made room for one position more; a view costs learning copies of its gradient
-        return y if y.shape[2:] == (t, h, w) else y[:, :, :t, :h, :w]
+        kernel, filled = self.made("blocks")[0], self.ones()
+        y = F.conv3d(self.to_blocks(self.pad(x, whole), filled), kernel, None if filled else self.bias)
+        return y[:, :, :t, :h, :w]  # filling up the ends may have made room for one position more
 
     def input_gradient(self, g, size):
         """Gradient with respect to the input of size (T, H, W), given g, the gradient with respect to the output."""
@@ -176,15 +175,6 @@ class Conv3d(Layer):
         for axis, (n, (before, _)) in enumerate(zip(size, pads, strict=True), start=2):
             padded = padded.narrow(axis, before, n)
         return padded
-
-    def learning_gradients(self, x):
-        """What learning asks of a layer, for `Descriptor.tune_learning`: the gradients of half its output's square with
-        respect to the weight and, above layer 1, to the input, in one vector."""
-        with torch.enable_grad():
-            x = x.detach().requires_grad_(self.weight.shape[1] > 4)
-            y = self(x)
-            asked = [each for each in (self.weight, x) if each.requires_grad]
-            return torch.cat([g.flatten() for g in torch.autograd.grad(y, asked, y.detach())])
 
     def sum_of_frames(self, x, count):
         """The convolution of padded maps x to `count` frames, each the sum over the taps in time of convolutions in the
@@ -219,7 +209,6 @@ class Conv3d(Layer):
             taps_t, taps_h = kernel.shape[2:4]
             steps, rows = t + taps_t - 1, h + taps_h - 1
             block = max(CACHE_ENTRIES // (rows * w * kernel.shape[0]), FAST_ENTRIES // (c_out * h)) + 1
-            block = steps if g.is_cuda else block
             for i in range(n):
                 for start in range(0, steps, block):
                     stop = min(start + block, steps)
@@ -250,27 +239,44 @@ class Conv3d(Layer):
             kernels.append(kernel.reshape(-1, *kernel.shape[3:], 1).contiguous(memory_format=CHANNELS_LAST))
         return kernels
 
+    def ones(self):
+        """How many channels of ones fill up blocks forward. Matrix units of a GPU take half the time for multiples of
+        32, and the first channel's weights bring the bias, which the library would add in a pass of its own."""
+        gpu = self.weight.is_cuda and self.weight.dtype == torch.bfloat16
+        return 32 - math.prod(self.stride) * self.weight.shape[1] % 32 if gpu else 0
+
     def blocks(self):
-        """The kernel over blocks of pixels, (c_out, stride^3 * c, taps, taps, taps), forward and back. In bfloat16 the
-        latter's channels are filled up to a multiple of 16, which saves matrix units a tenth to a half of the time."""
+        """The kernel over blocks of pixels, (c_out, stride^3 * c, taps, taps, taps), forward and back, with weights for
+        the `ones`. In bfloat16 on a CPU the latter's channels are filled up to a multiple of 16, which saves matrix
+        units a tenth to a half of the time."""
         kernel = self.to_blocks(self.weight)
-        missing = -kernel.shape[1] % 16 if kernel.dtype == torch.bfloat16 else 0
+        channels, filled = kernel.shape[1], self.ones()
+        missing = filled or (-channels % 16 if kernel.dtype == torch.bfloat16 else 0)
         wide = F.pad(kernel.permute(0, 2, 3, 4, 1), (0, missing)).permute(0, 4, 1, 2, 3)
-        return [kernel, wide.contiguous(memory_format=CHANNELS_LAST)]
+        wide = wide.contiguous(memory_format=CHANNELS_LAST)
+        if not filled:
+            return [kernel, wide]
+        wide[:, channels, 0, 0, 0] = self.bias
+        return [wide, wide]
 
     def winograd(self):
         """The kernels of `winograd.Tiles`."""
         return self.tiles(self.kernel).kernels(self.weight)
 
-    def to_blocks(self, x):
-        """Maps (N, c, T, H, W) with each block of stride^3 entries as one of many channels; zeros fill up the ends."""
+    def to_blocks(self, x, ones=0):
+        """Maps (N, c, T, H, W) with each block of stride^3 entries as one of many channels, and so many more of ones;
+        zeros fill up the ends."""
         short = [-size % s for size, s in zip(x.shape[2:], self.stride, strict=True)]
         if any(short):
             x = F.pad(x, [edge for missing in reversed(short) for edge in (0, missing)])
         for axis, s in zip((2, 4, 6), self.stride, strict=True):
             x = x.unflatten(axis, (-1, s))
-        x = x.permute(0, 2, 4, 6, 3, 5, 7, 1).flatten(4)  # (N, T / s, H / s, W / s, stride^3 * c)
-        return x.permute(0, 4, 1, 2, 3).contiguous(memory_format=CHANNELS_LAST)
+        x = x.permute(0, 2, 4, 6, 3, 5, 7, 1)  # (N, T / s, H / s, W / s, s, s, s, c)
+        channels = math.prod(x.shape[4:])
+        blocks = x.new_empty(*x.shape[:4], channels + ones)
+        blocks[..., :channels].unflatten(-1, x.shape[4:]).copy_(x)
+        blocks[..., channels:] = 1
+        return blocks.permute(0, 4, 1, 2, 3)
 
     def from_blocks(self, x):
         """The inverse of `to_blocks`, but for the zeros that fill up the ends."""
@@ -278,26 +284,6 @@ class Conv3d(Layer):
         x = x.permute(0, 2, 3, 4, 1)[..., :channels].unflatten(-1, (*self.stride, -1)).permute(0, 1, 4, 2, 5, 3, 6, 7)
         t, h, w = (size * s for size, s in zip((t, h, w), self.stride, strict=True))
         return x.reshape(n, t, h, w, -1).permute(0, 4, 1, 2, 3)
-
-    def take_fastest(self, name, routes, run):
-        """Set the attribute `name` to that of `routes` which makes run(layer) fastest, among those whose result is
-        within 1e-5 (relative; in low precision 0.01) of the library's in float32. Some libraries err in half precision,
-        or have no algorithm for a case, or none that fits in memory."""
-        limit = 1e-5 if self.weight.dtype == torch.float32 else 0.01
-        exact, seconds = copy.deepcopy(self).float(), dict.fromkeys(routes, math.inf)
-        exact.forward_route = exact.gradient_route = exact.learning_route = "direct"
-        exact = run(exact)
-        for route in routes:
-            setattr(self, name, route)
-            trials = []
-            with contextlib.suppress(RuntimeError):
-                for _ in range(4):
-                    begun = time.perf_counter()
-                    error = (run(self).float() - exact).norm().item()  # also waits for the device
-                    trials.append(time.perf_counter() - begun)
-                if error <= limit * exact.norm():
-                    seconds[route] = min(trials)
-        setattr(self, name, min(seconds, key=seconds.get))
 
     @torch.no_grad()
     def remake(self):
@@ -457,30 +443,6 @@ class Descriptor(nn.Module):
             if isinstance(layer, Conv3d):
                 layer.remake()
         return layers
-
-    @torch.no_grad()
-    def tune(self, x):
-        """Let each convolution that `gradient` runs take the fastest of its routes for videos x on their device."""
-        for layer in self.renew():
-            y = layer(x).relu_()
-            if isinstance(layer, Conv3d):
-                routes = ["direct", "blocks", *(["columns"] if layer.weight.shape[1] <= 4 else [])]
-                layer.take_fastest("forward_route", routes[:2], lambda layer, x=x: layer(x))
-                layer.take_fastest("gradient_route", routes, lambda layer, x=x, g=y: (
-                    layer.input_gradient(g.to(layer.weight.dtype), x.shape[2:])))
-                layer._made.clear()  # what the slower routes needed
-            x = y
-        return self
-
-    @torch.no_grad()
-    def tune_learning(self, x):
-        """Let each convolution learn by the faster of its routes for videos x on their device."""
-        for layer in self.layers:
-            if isinstance(layer, Conv3d):
-                routes = ["direct", "blocks"]
-                layer.take_fastest("learning_route", routes, lambda layer, x=x: layer.learning_gradients(x))
-            x = layer(x).relu_()
-        return self
 
     def wrap_time(self, wrap=True):
         """Make time a circle (for seamless loops) or a line again."""

@@ -4,6 +4,7 @@ uint8 videos (T, H, W, C) exist only here and in data.py; everything else works 
 """
 
 import argparse
+import concurrent.futures
 import contextlib
 import csv
 import hashlib
@@ -16,6 +17,8 @@ import signal
 import sys
 import time
 import weakref
+import zlib
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -33,6 +36,7 @@ KEEP_CHECKPOINTS = 3
 SHARES = {"animations": 0.0025, "films": 0.005, "checkpoints": 0.01}
 CHEAP = 2**24  # bytes of a state that is saved at every log step all the same
 SNAPSHOT = 2**28  # bytes of a state that is copied, to be saved while learning goes on; a larger one makes it wait
+BACKLOG = 8  # log steps whose outputs may wait to be written
 
 
 class RunError(Exception):
@@ -312,7 +316,7 @@ def contact_sheet(videos, names, moments=8, margin=2):
 
 def png_bytes(picture):
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
+    Image.fromarray(picture).save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE)  # half the time, smaller
     return buffer.getvalue()
 
 
@@ -342,24 +346,37 @@ def mp4_bytes(video):
 
 def save_frames(folder, videos):
     """Every frame of videos (N, T, H, W, 3) as folder/sequence_k/000.png, ..."""
-    for k, video in enumerate(videos):
-        target = Path(folder) / f"sequence_{k}"
+
+    def save(numbered):
+        target = Path(folder) / f"sequence_{numbered[0]}"
         target.mkdir(parents=True, exist_ok=True)
-        for t, frame in enumerate(video):
+        for t, frame in enumerate(numbered[1]):
             (target / f"{t:03d}.png").write_bytes(png_bytes(frame))
+
+    in_threads(save, enumerate(videos))
+
+
+def in_threads(function, arguments):
+    """[function(each) for each in arguments], a few at once: at 224 px one may take 300 MB."""
+    with ThreadPoolExecutor(min(torch.get_num_threads(), 8)) as pool:
+        return list(pool.map(function, arguments))
 
 
 def save_videos(folder, name, videos, beside=()):
     """The frames of videos (N, T, H, W, 3) in folder/<name>_sequence, and in folder/final_results a GIF and an MP4 of
     each, and as `all` the videos `beside` and these side by side."""
-    save_frames(Path(folder) / f"{name}_sequence", videos)
     everything = [*beside, *videos]
     rows = -(-len(everything) // 6)
-    films = {f"sequence_{k}": video for k, video in enumerate(videos)}
-    films["all"] = side_by_side(everything, -(-len(everything) // rows))
-    for film, video in films.items():
-        write_atomically(Path(folder) / f"final_results/{film}.gif", gif_bytes(video))
-        write_atomically(Path(folder) / f"final_results/{film}.mp4", mp4_bytes(video))
+    films = {"all": side_by_side(everything, -(-len(everything) // rows))}  # the longest work first
+    films |= {f"sequence_{k}": video for k, video in enumerate(videos)}
+    jobs = [(encode, film, kind) for film in films for kind, encode in (("mp4", mp4_bytes), ("gif", gif_bytes))]
+
+    def save(job):
+        encode, film, kind = job
+        write_atomically(Path(folder) / f"final_results/{film}.{kind}", encode(films[film]))
+
+    in_threads(save, jobs)
+    save_frames(Path(folder) / f"{name}_sequence", videos)
 
 
 def write_atomically(path, content):
@@ -393,8 +410,8 @@ class Run:
         run counts, epochs or iterations.
         """
         self.folder, self.started, self.spent = Path(folder), time.time(), dict.fromkeys(SHARES, 0.0)
-        self.settings, self.worker, self.pending, self.unit = settings, ThreadPoolExecutor(1), None, unit
-        self.unlock = None
+        self.settings, self.worker, self.pending, self.unit = settings, ThreadPoolExecutor(1), deque(), unit
+        self.unlock, self.saving = None, False
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.lock()
@@ -442,18 +459,26 @@ class Run:
         write_atomically(self.folder / name, content)
 
     def in_background(self, job):
-        """Call job() in a thread, after the one before has ended; what that one raised is raised here."""
-        self.wait()
-        self.pending = self.worker.submit(job)
+        """Call job() in a thread, after those before, of which a few may wait for their turn; what one of them raised
+        is raised here or by wait()."""
+        while self.pending and (self.pending[0].done() or len(self.pending) == BACKLOG):
+            self.finish_first()
+        self.pending.append(self.worker.submit(job))
 
     def wait(self):
         """Wait until everything is written, and raise what went wrong."""
-        if self.pending:
-            try:
-                self.pending.result()
-            finally:
-                if self.pending.done():  # it is not if Ctrl-C ended the wait
-                    self.pending = None
+        while self.pending:
+            self.finish_first()
+
+    def finish_first(self):
+        """Wait for the first job; if it failed, for all, of which none is heard of any more."""
+        try:
+            self.pending[0].result()
+        except Exception:
+            concurrent.futures.wait(self.pending)
+            self.pending.clear()
+            raise
+        self.pending.popleft()
 
     def affords(self, kind):
         """Whether outputs of this kind (a key of SHARES) have taken less than their share of the run's time."""
@@ -471,17 +496,20 @@ class Run:
     def save(self, state, epoch, last, show):
         """In the background call show(), which writes what there is to see, and then save the state, which thus never
         claims what is not there: a large one, but for the run's last, only as often as its share allows."""
-        size = size_of(state)
-        due = last or size < CHEAP or self.affords("checkpoints")
-        state = snapshot(state) if due and size < SNAPSHOT else state
+        size, gpu = size_of(state), str(self.settings.get("device")).startswith("cuda")
+        due = last or size < CHEAP or (self.affords("checkpoints") and not self.saving)
+        copied = due and not last and (gpu or size < SNAPSHOT)  # a GPU's is not among what the CPU's memory holds
+        state = snapshot(state) if copied else state
 
         def write():
             show()
             if due:
                 self.renew("checkpoints", True, lambda: self.save_checkpoint(state, epoch))
+                self.saving = False
 
+        self.saving |= due
         self.in_background(write)
-        if due and size >= SNAPSHOT:
+        if due and not copied:
             self.wait()
 
     def save_checkpoint(self, state, epoch):

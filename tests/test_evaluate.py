@@ -221,7 +221,7 @@ def test_videos_that_cannot_be_compared_are_refused(clip):
 @pytest.mark.parametrize("frames, size", [(2, 4), (3, 5), (12, 8)])
 def test_the_shortest_videos_have_figures(frames, size):
     clip, video = white_noise(20, frames, size), white_noise(20, frames, size, seed=1)
-    rows = texture_report({"chain": video}, clip, later=video, lds=50)
+    rows, _ = texture_report({"chain": video}, clip, later=video, lds=50)
     figures = [value for row in rows for name, value in row.items() if name not in ("name", "imprint")]
     assert np.isfinite([value for value in figures if value is not None]).all()
 
@@ -344,7 +344,7 @@ def test_later_frames_of_a_real_clip(shared):
 
 def test_rows_of_a_report(clip):
     videos = {"a": clip[::-1], "b": np.roll(clip, 3, axis=2), "c": clip}
-    rows = {row["name"]: row for row in texture_report(videos, clip, later=clip[:, ::-1], lds=10, stride=3)}
+    rows = {row["name"]: row for row in texture_report(videos, clip, later=clip[:, ::-1], lds=10, stride=3)[0]}
     assert list(rows) == ["observed", "a", "b", "c", "mean of 3", "later frames", "LDS"]
     for name, video in videos.items():
         expected = texture_metrics(video, clip, stride=3)
@@ -356,13 +356,13 @@ def test_rows_of_a_report(clip):
         np.mean([chain_distance([videos["a"], videos[other]]) for other in "bc"]))
     assert rows["observed"]["chain_distance"] == pytest.approx(chain_distance([clip[:35], clip[35:]]))
     assert rows["later frames"]["chain_distance"] is None
-    rows = texture_report({"a": clip}, clip, lds=0)
+    rows, _ = texture_report({"a": clip}, clip, lds=0)
     assert [row["name"] for row in rows] == ["observed", "a"]
     assert rows[1]["chain_distance"] is None and rows[1]["imprint"] is None
 
 
 def test_tables_are_printed_and_written(clip, tmp_path, capsys):
-    rows = texture_report({"a long name": clip[::-1], "b": clip}, clip, lds=0)
+    rows, _ = texture_report({"a long name": clip[::-1], "b": clip}, clip, lds=0)
     evaluate.print_table(rows)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 + len(rows) and len({len(line) for line in lines}) == 1
@@ -381,7 +381,9 @@ def test_tables_are_printed_and_written(clip, tmp_path, capsys):
 @pytest.mark.parametrize("count, lds, stride", [(1, 0, None), (7, 5, 3)])
 def test_pictures_show_every_video(count, lds, stride, clip, tmp_path):
     videos = {f"chain {k}": np.roll(clip, k, axis=2) for k in range(count)}
-    evaluate.draw_texture_report(tmp_path / "p.png", videos, clip, clip[::-1] if lds else None, lds, stride)
+    _, portraits = texture_report(videos, clip, clip[::-1] if lds else None, lds, stride)
+    assert list(portraits) == ["observed", *videos, *(["later frames", "LDS"] if lds else [])]
+    evaluate.draw_texture_report(tmp_path / "p.png", portraits, stride)
     picture = np.asarray(Image.open(tmp_path / "p.png").convert("RGB"))
     assert picture.shape[1] == 1600 and picture.shape[0] > 700
     assert (picture < 250).any(axis=-1).mean() > 0.05  # not a blank sheet
