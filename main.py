@@ -437,9 +437,9 @@ class Learner:
         }
 
     def pictures(self):
-        """Observed videos, or what has been recovered of them, and chains as uint8 (N, T, H, W, 3)."""
+        """Observed videos, or what has been recovered of them, and chains as uint8 (N, T, H, W, 3), on the device."""
         I = self.I if self.hidden is None else self.recovered()
-        return [utils.to_uint8(torch.cat(videos) + self.mean) for videos in (I, self.J)]
+        return [utils.quantized(torch.cat(videos) + self.mean) for videos in (I, self.J)]
 
     def recovered(self):
         """The recovered clips, read off as -readout says."""
@@ -511,7 +511,7 @@ def learn(args):
     run.open_logs(learner.epoch)
     if learner.epoch == 0:
         observed = learner.pictures()[0]
-        run.in_background(lambda: utils.save_frames(run.folder / "observed_sequence", observed))
+        run.in_background(lambda: utils.save_frames(run.folder / "observed_sequence", observed.cpu().numpy()))
     short = args.preset == "quality" and max(args.im_size) <= 64
     shorter = None if short else "-im_size 64 -preset quality takes minutes"
     utils.fit(learner, run, lambda metrics: report(learner, run, metrics, videos, hidden), SHOWN, shorter)
@@ -523,11 +523,9 @@ def report(learner, run, metrics, videos, hidden):
     epoch, args, last = learner.epoch, learner.args, learner.epoch == learner.args.num_epochs
     if epoch % args.log_step and not last:
         return
-    I, J = learner.pictures()
-    sheet = {f"{'observed' if hidden is None else 'recovered'} {k}": video for k, video in enumerate(I[:ROWS])}
-    sheet |= {f"chain {k}": video for k, video in enumerate(J[:ROWS])}
+    pictures = learner.pictures()
 
-    def films():
+    def films(I, J):
         if hidden is None:
             return utils.save_videos(run.folder, "synthesized", J, videos)
         masked = np.where(hidden[..., None], np.uint8(128), videos)
@@ -535,8 +533,11 @@ def report(learner, run, metrics, videos, hidden):
         utils.save_frames(run.folder / "synthesized_sequence", J)
 
     def show():
+        I, J = (videos.cpu().numpy() for videos in pictures)
+        sheet = {f"{'observed' if hidden is None else 'recovered'} {k}": video for k, video in enumerate(I[:ROWS])}
+        sheet |= {f"chain {k}": video for k, video in enumerate(J[:ROWS])}
         run.log_pictures(epoch, list(sheet.values()), list(sheet), last)
-        run.renew("films", last, films)
+        run.renew("films", last, lambda: films(I, J))
         if last:
             judge(learner, run.folder, I, J, videos, hidden)
         utils.tell(f"epoch {epoch}/{args.num_epochs}", metrics, SHOWN)

@@ -237,15 +237,16 @@ def learning_rate(args, epoch):
 def prepare(device):
     """Settings of the process for a device, before its first use.
 
-    A GPU: cuDNN tries its kernels and keeps the fastest; float32 products are float32, not TF32. A CPU: the C library
-    keeps large freed blocks, for all threads, since giving them back and faulting them in again costs a Langevin step
-    more than its arithmetic (Linux with glibc; elsewhere nothing happens).
+    A GPU: cuDNN tries the three kernels that it expects most of and keeps the fastest (to try ten takes a minute and
+    finds nothing better); float32 products are float32, not TF32. The C library keeps large freed blocks, for all
+    threads, since giving them back and faulting them in again costs a CPU's Langevin step more than its arithmetic, and
+    figures and pictures as much (Linux with glibc; elsewhere nothing happens).
     """
     if device.type == "cuda":
         torch.cuda.set_device(device.index or 0)
-        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit = True, 3
         torch.backends.cudnn.conv.fp32_precision = torch.backends.cuda.matmul.fp32_precision = "ieee"
-    elif platform.system() == "Linux" and platform.libc_ver()[0] == "glibc":
+    if platform.system() == "Linux" and platform.libc_ver()[0] == "glibc":
         import ctypes
 
         libc = ctypes.CDLL("libc.so.6")
@@ -281,10 +282,15 @@ def available_memory(device):
 # ------------------------------------------------------------------------------------------------------- pictures
 
 
+def quantized(videos):
+    """Float (N, C, T, H, W) in grey levels -> uint8 (N, T, H, W, C) on its device: clipped to [0, 255] and rounded,
+    nothing else."""
+    return videos.detach().permute(0, 2, 3, 4, 1).clamp(0, 255).round().to(torch.uint8).contiguous()
+
+
 def to_uint8(videos):
-    """Float (N, C, T, H, W) in grey levels -> uint8 (N, T, H, W, C): clipped to [0, 255] and rounded, nothing else."""
-    videos = videos.detach().permute(0, 2, 3, 4, 1).clamp(0, 255).round()
-    return videos.to("cpu", torch.uint8).contiguous().numpy()
+    """`quantized` videos as an array."""
+    return quantized(videos).cpu().numpy()
 
 
 def side_by_side(videos, columns=None, margin=10):
@@ -317,6 +323,12 @@ def contact_sheet(videos, names, moments=8, margin=2):
 def png_bytes(picture):
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE)  # half the time, smaller
+    return buffer.getvalue()
+
+
+def jpeg_bytes(picture):
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
@@ -575,10 +587,10 @@ class Run:
         call and the last they do so only when the run's time affords it."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        encoded = {"sheet": png_bytes(contact_sheet(videos, names))}
-        self.write(f"progress/{self.unit}_{epoch:04d}.png", encoded["sheet"])
+        self.write(f"progress/{self.unit}_{epoch:04d}.png", png_bytes(contact_sheet(videos, names)))
         step = -(-max(videos[0].shape[1:3]) // 128)
         small = [video[:, ::step, ::step] for video in videos]
+        encoded = {"sheet": jpeg_bytes(contact_sheet(small, names))}  # whose every byte TensorBoard sums up in Python
         self.renew("animations", last, lambda: encoded.update(animated=gif_bytes(side_by_side(small))))
         for tag, picture in encoded.items():
             image = Summary.Image(encoded_image_string=picture, colorspace=3)

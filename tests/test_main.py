@@ -242,7 +242,7 @@ def test_tensorboard_has_every_curve_a_sheet_an_animation_and_the_settings(learn
         assert [event.step for event in log.Images(tag)] == [2, 4]
         picture = Image.open(io.BytesIO(log.Images(tag)[-1].encoded_image_string))
         kinds[picture.format] = getattr(picture, "n_frames", 1)
-    assert kinds == {"PNG": 1, "GIF": 12}
+    assert kinds == {"JPEG": 1, "GIF": 12}
     text = b"".join(log.Tensors(tag)[0].tensor_proto.string_val[0] for tag in log.Tags()["tensors"])
     assert b"num_chain" in text and b"FC_S_large" in text
 
@@ -418,6 +418,21 @@ def test_bfloat16_is_not_tried_where_it_would_take_minutes(monkeypatch):
     monkeypatch.setattr(utils, "multiplies_bfloat16", lambda device: False)
     monkeypatch.setattr(model.Descriptor, "gradient", lambda f, x: pytest.fail("it was"))
     assert main.pick_precision(model.descriptor("FC_S_large", 7, 12), torch.zeros(1, 3, 7, 12, 12)) == "fp32"
+
+
+def test_a_library_without_an_algorithm_for_bfloat16_leaves_float32(monkeypatch):
+    gradient = model.Descriptor.gradient
+
+    def fails(f, x):
+        if f.renew()[0].weight.dtype == torch.bfloat16:
+            raise RuntimeError("unable to find an engine")
+        return gradient(f, x)
+
+    monkeypatch.setattr(model.Descriptor, "gradient", fails)
+    monkeypatch.setattr(utils, "multiplies_bfloat16", lambda device: True)
+    f = model.descriptor("FC_S_large", 7, 12)
+    assert main.pick_precision(f, torch.randn(1, 3, 7, 12, 12)) == "fp32"
+    assert not any(layer.bias.any() for layer in f.layers)  # as they were
 
 
 def test_automatic_choices_run_and_resume(tmp_path, flags):

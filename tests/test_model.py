@@ -437,6 +437,16 @@ def test_blocks_have_no_position_more_than_the_sums():
 
 
 @pytest.mark.usefixtures("gpu")
+def test_a_gpu_takes_blocks_in_bfloat16_for_few_channels_or_large_kernels_and_else_the_librarys_way():
+    size = (24, 17, 12)
+    for net_type, expected in {"ST": ["blocks", "blocks", "direct"], "FC_S": ["blocks", "direct"]}.items():
+        f = net(net_type, size).cuda()
+        low = [layer for layer in f.sample_in(torch.bfloat16).renew() if isinstance(layer, Conv3d)]
+        assert [layer.usual_routes(size) for layer in low] == [(route, route) for route in expected]
+        assert {layer.usual_routes(size) for layer in f.layers if isinstance(layer, Conv3d)} == {("direct", "direct")}
+
+
+@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("net_type", NETS)
 def test_a_gpu_fills_blocks_up_with_ones_that_bring_the_bias(net_type):
     size = (24, 17, 12)

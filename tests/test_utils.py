@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -442,6 +443,46 @@ def test_a_job_in_the_background_is_waited_for_and_what_it_raises_arrives(tmp_pa
     run.wait()  # told once
 
 
+def test_a_few_jobs_may_wait_for_their_turn_and_none_is_heard_of_after_one_that_failed(tmp_path, monkeypatch):
+    monkeypatch.setattr(utils, "BACKLOG", 3)
+    run, gate, done = new_run(tmp_path / "run"), threading.Event(), []
+    run.in_background(gate.wait)
+    run.in_background(lambda: done.append(1))
+    run.in_background(lambda: done.append(2))
+    assert not done  # learning goes on meanwhile
+    threading.Timer(0.05, gate.set).start()
+    run.in_background(lambda: done.append(3))  # one too many: waits for the first
+    assert gate.is_set()
+    run.wait()
+    assert done == [1, 2, 3]
+    gate.clear()
+    for job in (gate.wait, lambda: 1 / 0, lambda: [][0]):
+        run.in_background(job)
+    gate.set()
+    with pytest.raises(ZeroDivisionError):
+        run.wait()
+    run.wait()
+
+
+@pytest.mark.parametrize("device, waits", [("cpu", True), ("cuda:0", False)])
+def test_a_gpu_learns_on_while_its_state_is_saved_and_a_cpu_while_a_small_one_is(device, waits, tmp_path, monkeypatch):
+    monkeypatch.setattr(utils, "CHEAP", 0)
+    run, gate, large = new_run(tmp_path / "run", device=device), threading.Event(), utils.SNAPSHOT // 4
+    state = {"w": torch.zeros(1).expand(large)}  # takes no memory
+    monkeypatch.setattr(utils, "snapshot", lambda state: {"copied": True})
+    saved = []
+    monkeypatch.setattr(run, "save_checkpoint", lambda state, epoch: saved.append((epoch, *state)))
+    threading.Timer(0.05, gate.set).start()
+    for epoch in (1, 2):  # the second, before anybody knows what the first took, is not due
+        run.save(state, epoch, False, gate.wait)
+        assert gate.is_set() or not waits
+    run.wait()
+    run.save(state, 3, True, lambda: None)
+    run.wait()
+    assert saved[0] == (1, "w" if waits else "copied") and saved[-1] == (3, "w")  # nothing changes after the last
+    assert len(saved) == 2 + waits
+
+
 def test_a_checkpoint_may_hold_only_plain_types_and_tensors(tmp_path):
     torch.save({"path": tmp_path}, tmp_path / "a.pt")
     with pytest.raises(utils.RunError, match="a.pt"):
@@ -490,7 +531,7 @@ def test_outputs_keep_to_their_share_of_the_time(tmp_path, moving, monkeypatch):
     assert not run.affords("films") and run.affords("checkpoints")
     run.close()
     events = b"".join(path.read_bytes() for path in (tmp_path / "log").iterdir())
-    assert events.count(b"GIF89a") == 2 and events.count(b"\x89PNG") == 3
+    assert events.count(b"GIF89a") == 2 and events.count(b"JFIF") == 3
 
 
 def test_the_rate_falls_to_a_tenth_over_the_last_part():
