@@ -313,7 +313,7 @@ class Learner:
     def score(self, x):
         """Gradient of the log density at x; the root mean square of its part df/dx goes to pixel_gradient."""
         g = self.f.gradient(x)
-        self.pixel_gradient.copy_(torch.linalg.vector_norm(g[0]) / g[0].numel() ** 0.5)
+        self.pixel_gradient.copy_(g[0].square().mean().sqrt())
         return add_reference_(g, x, self.level, self.args.refsig)
 
     def sample(self, x, kind, batch, free=None):
