@@ -85,17 +85,16 @@ class Conv3d(Layer):
     sums: `direct` (the library's own), `columns` (`spread`, input gradient only), `winograd` (fewer multiplications)
     and `blocks`, a convolution of stride 1 over the video re-laid so that each block of stride^3 pixels is one position
     with many channels, which matrix units like. One of many channels may take `frames` forward, a sum of convolutions
-    of frames. `usual_routes` are those that were fastest where they were measured; learning goes the `direct` way.
+    of frames. `routes` are those that were fastest where they were measured; learning goes the `direct` way.
     """
 
     def __init__(self, c_in, *args, **kwargs):
         super().__init__(c_in, *args, **kwargs)
-        self.forward_route = self.gradient_route = None  # None: the usual one
         self._made, self._made_of = {}, None
 
-    def usual_routes(self, size):
-        """The (forward, gradient) route for maps of size (T, H, W): the fastest on two CPUs and an H200, with one
-        exception.
+    def routes(self, size):
+        """The (forward, gradient) route for maps of size (T, H, W): the fastest on three CPUs and an H200 (RESULTS.md),
+        with one exception.
 
         Over kernels of a thousand entries a forward pass by `winograd` would take a tenth to a third less time, but it
         rounds twice as much as the library there, which moves more units across the kink of their ReLU, and gradients
@@ -140,7 +139,7 @@ class Conv3d(Layer):
         return padded
 
     def forward(self, x):
-        route = self.forward_route or self.usual_routes(x.shape[2:])[0]
+        route = self.routes(x.shape[2:])[0]
         if route == "direct" or torch.is_grad_enabled():
             return F.conv3d(self.pad(x), self.weight, self.bias, self.stride)
         t, h, w = self.out_size(x.shape[2:])
@@ -157,7 +156,7 @@ class Conv3d(Layer):
 
     def input_gradient(self, g, size):
         """Gradient with respect to the input of size (T, H, W), given g, the gradient with respect to the output."""
-        route = self.gradient_route or self.usual_routes(size)[1]
+        route = self.routes(size)[1]
         if route == "columns":
             padded = self.spread(g)
         elif route == "winograd":

@@ -414,8 +414,8 @@ def route(f, forward, gradient):
     """f with its convolutions on these routes; the ones of many channels have no columns."""
     for layer in f.layers:
         if isinstance(layer, Conv3d):
-            layer.forward_route = forward
-            layer.gradient_route = "direct" if layer.weight.shape[1] > 4 and gradient == "columns" else gradient
+            back = "direct" if layer.weight.shape[1] > 4 and gradient == "columns" else gradient
+            layer.routes = lambda size, back=back: (forward, back)
     return f
 
 
@@ -432,7 +432,7 @@ def test_blocks_have_no_position_more_than_the_sums():
     nn.init.normal_(layer.weight)
     with torch.no_grad():
         exact = layer(x)
-        layer.forward_route = "blocks"
+        layer.routes = lambda size: ("blocks", "blocks")
         assert norm_error(layer(x), exact) < 1e-6
 
 
@@ -442,8 +442,8 @@ def test_a_gpu_takes_blocks_in_bfloat16_for_few_channels_or_large_kernels_and_el
     for net_type, expected in {"ST": ["blocks", "blocks", "direct"], "FC_S": ["blocks", "direct"]}.items():
         f = net(net_type, size).cuda()
         low = [layer for layer in f.sample_in(torch.bfloat16).renew() if isinstance(layer, Conv3d)]
-        assert [layer.usual_routes(size) for layer in low] == [(route, route) for route in expected]
-        assert {layer.usual_routes(size) for layer in f.layers if isinstance(layer, Conv3d)} == {("direct", "direct")}
+        assert [layer.routes(size) for layer in low] == [(route, route) for route in expected]
+        assert {layer.routes(size) for layer in f.layers if isinstance(layer, Conv3d)} == {("direct", "direct")}
 
 
 @pytest.mark.usefixtures("gpu")
@@ -456,7 +456,6 @@ def test_a_gpu_fills_blocks_up_with_ones_that_bring_the_bias(net_type):
     low = f.cuda().sample_in(torch.bfloat16).renew()[0]
     assert low.made("blocks")[0].shape[1] % 32 == 0
     with torch.no_grad():
-        low.forward_route = "blocks"
         assert norm_error(low(x.cuda()).float().cpu(), exact) < 0.01
 
 
@@ -480,12 +479,12 @@ def test_bfloat16_takes_blocks_where_a_cpu_has_matrix_units(net_type, matrix_uni
     size = (24, 17, 12)
     f, x = clear_of_kinks(net(net_type, size)), video(2, size)
     low = f.sample_in(torch.bfloat16).renew()
-    assert low[0].usual_routes(size) == routes
+    assert low[0].routes(size) == routes
     if net_type == "ST":
         below = low[0].out_size(size)
-        assert low[1].usual_routes(below) == ("direct", "blocks" if matrix_units else "direct")
-        assert f.layers[1].usual_routes(below) == ("frames", "direct")
-    assert "winograd" in f.layers[0].usual_routes(size)  # float32 goes its own way
+        assert low[1].routes(below) == ("direct", "blocks" if matrix_units else "direct")
+        assert f.layers[1].routes(below) == ("frames", "direct")
+    assert "winograd" in f.layers[0].routes(size)  # float32 goes its own way
     assert norm_error(f.gradient(x), f.plain_gradient(x)) < 0.01
 
 

@@ -26,7 +26,7 @@ def layer_of(name, dtype=torch.float64, wrap=False):
         for p in layer.parameters():
             p.normal_(generator=generator)
     layer.wrap = wrap
-    layer.forward_route = layer.gradient_route = "winograd"
+    layer.routes = lambda size: ("winograd", "winograd")
     return layer
 
 
@@ -163,9 +163,9 @@ def test_it_is_the_usual_route_of_first_layers_in_float32():
     for name in NETS:
         f = net(name, size)
         first = f.layers[0]
-        assert first.usual_routes(size) == ("winograd" if name == "ST" else "direct", "winograd")
-        assert first.usual_routes((1, 9, 14)) == ("direct", "columns")  # most of a tile would be for nothing
-    assert Conv3d(3, 4, (5, 3, 3), (1, 1, 1)).usual_routes(size) == ("direct", "columns")  # five taps
+        assert first.routes(size) == ("winograd" if name == "ST" else "direct", "winograd")
+        assert first.routes((1, 9, 14)) == ("direct", "columns")  # most of a tile would be for nothing
+    assert Conv3d(3, 4, (5, 3, 3), (1, 1, 1)).routes(size) == ("direct", "columns")  # five taps
 
 
 def test_it_is_taken_where_it_saves_products():
