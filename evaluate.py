@@ -238,17 +238,9 @@ def pair_distances(videos):
 # ------------------------------------------------------------------------------------- the linear dynamical system
 
 
-def linear_dynamical_system(video: np.ndarray, components: int = 50, num_frames: int = 70,
-                            rng: np.random.Generator | None = None) -> np.ndarray:
-    """A new video (num_frames, H, W, 3), float32 in [0, 255], by the dynamic texture of Doretto, Chiuso, Wu, Soatto
-    (IJCV 2003): `fit_dynamics`, `sample_dynamics`."""
-    frames = sample_dynamics(fit_dynamics(video, components), num_frames, rng or np.random.default_rng(0))
-    return frames.reshape(num_frames, *video.shape[1:])
-
-
 def fit_dynamics(video, components):
-    """The system y_t = mean + x_t C, x_{t+1} = x_t A + noise, states x as rows: (mean, C, A, std of x, noise), where
-    white noise times `noise` has the noise's covariance.
+    """The dynamic texture of Doretto, Chiuso, Wu, Soatto (IJCV 2003): y_t = mean + x_t C, x_{t+1} = x_t A + noise,
+    states x as rows: (mean, C, A, std of x, noise), where white noise times `noise` has the noise's covariance.
 
     C: the leading principal components of the clip, by SVD; A: least squares; noise: what that leaves. Differs from the
     paper: eigenvalues of A beyond 0.99 are drawn back to it, since so few frames often give a system that explodes; and
@@ -319,11 +311,13 @@ def texture_report(videos: dict[str, np.ndarray], observed: np.ndarray, later: n
 
     def judge(named):
         name, video = named[0], summarise(named[1], clip)
-        return {"name": name, **dict.fromkeys(TEXTURE_COLUMNS), **compare(video, clip, stride)}, portrait(video)
+        row = {"name": name, **dict.fromkeys(TEXTURE_COLUMNS), **compare(video, clip, stride)}
+        return row, portrait(video) if name else None
 
     samples = lds_samples(observed, lds) if lds else []
     references = [("later frames", later)] if later is not None else []
-    named = [("observed", observed), *videos.items(), *references, *(("LDS", sample) for sample in samples)]
+    named = [("observed", observed), *videos.items(), *references]
+    named += [(None if k else "LDS", sample) for k, sample in enumerate(samples)]  # the first has its portrait drawn
     rows, pictured = zip(*utils.in_threads(judge, named))
     half, chains, draws = len(observed) // 2, rows[1 : len(videos) + 1], rows[len(rows) - len(samples) :]
     rows[0]["chain_distance"] = pair_distances([observed[:half], observed[len(observed) - half :]])[0, 1]
@@ -331,10 +325,7 @@ def texture_report(videos: dict[str, np.ndarray], observed: np.ndarray, later: n
     add_distances(draws, samples)
     table = [rows[0], *chains, *([mean_row(f"mean of {len(chains)}", chains)] if len(chains) > 1 else [])]
     table += [*rows[len(videos) + 1 :][: len(references)], *([mean_row("LDS", draws)] if draws else [])]
-    portraits = {}
-    for (name, _), each in zip(named, pictured):
-        portraits.setdefault(name, each)  # of LDS the first draw
-    return table, portraits
+    return table, {name: each for (name, _), each in zip(named, pictured) if name}
 
 
 def pieces(videos: np.ndarray, frames: int) -> dict[str, np.ndarray]:

@@ -209,23 +209,22 @@ def pick_precision(f, x, limit=0.01):
     if not utils.multiplies_bfloat16(x.device):
         return "fp32"
     nets = [Descriptor(f.layers, f.size).sample_in(dtype) for dtype in (torch.float32, torch.bfloat16)]
-    biases, seconds, searches = [layer.bias.detach() for layer in f.layers], [[], []], torch.backends.cudnn.benchmark
+    biases, seconds = [layer.bias.detach() for layer in f.layers], [[], []]
     for bias in biases:
         bias.fill_(100)
-    try:  # the first calls also prepare what others find
-        torch.backends.cudnn.benchmark = False  # a GPU's search for float32's fastest kernels alone would take seconds
-        exact = nets[0].gradient(x)
-        torch.backends.cudnn.benchmark = searches
-        error = ((nets[1].gradient(x) - exact).norm() / exact.norm()).item()
+    try:
+        exact, rough = (net.gradient(x) for net in nets)  # the first call also prepares what others find
+        error = ((rough - exact).norm() / exact.norm()).item()
         while sum(map(sum, seconds)) < 0.6:  # in turn, for the machine may be busy with other things
             for net, taken in zip(nets, seconds, strict=True):
                 begun = time.perf_counter()
                 net.gradient(x).norm().item()  # waits for the device
                 taken.append(time.perf_counter() - begun)
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError:  # the library has no algorithm for it
         return "fp32"
     finally:
-        torch.backends.cudnn.benchmark = searches
         for bias in biases:
             bias.zero_()
     slow, fast = map(min, seconds)
@@ -510,8 +509,8 @@ def learn(args):
     print_header(args, f, names, learner)
     run.open_logs(learner.epoch)
     if learner.epoch == 0:
-        observed = learner.pictures()[0]
-        run.in_background(lambda: utils.save_frames(run.folder / "observed_sequence", observed.cpu().numpy()))
+        observed = learner.pictures()[0].cpu().numpy()  # nothing may copy while the first epoch captures its graphs
+        run.in_background(lambda: utils.save_frames(run.folder / "observed_sequence", observed))
     short = args.preset == "quality" and max(args.im_size) <= 64
     shorter = None if short else "-im_size 64 -preset quality takes minutes"
     utils.fit(learner, run, lambda metrics: report(learner, run, metrics, videos, hidden), SHOWN, shorter)

@@ -288,7 +288,7 @@ class Conv3d(Layer):
     def remake(self):
         """Bring the kernels of all routes in use up to date with the weight, in their place, where a CUDA graph reads
         them."""
-        kind, version = (self.weight.dtype, self.weight.device), self.weight._version
+        kind, version = (self.weight.dtype, self.weight.device), (self.weight._version, self.bias._version)
         if self._made_of == (kind, version):
             return
         if self._made_of and self._made_of[0] != kind:

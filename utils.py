@@ -35,7 +35,7 @@ KEEP_CHECKPOINTS = 3
 # those that move, and checkpoints of a large state
 SHARES = {"animations": 0.0025, "films": 0.005, "checkpoints": 0.01}
 CHEAP = 2**24  # bytes of a state that is saved at every log step all the same
-SNAPSHOT = 2**28  # bytes of a state that is copied, to be saved while learning goes on; a larger one makes it wait
+SNAPSHOT = 2**28  # bytes of a CPU's state that is copied, to be saved while it learns on; a larger one makes it wait
 BACKLOG = 8  # log steps whose outputs may wait to be written
 
 
@@ -322,7 +322,7 @@ def contact_sheet(videos, names, moments=8, margin=2):
 
 def png_bytes(picture):
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE)  # half the time, smaller
+    Image.fromarray(picture).save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE)  # faster, and smaller
     return buffer.getvalue()
 
 
@@ -483,10 +483,12 @@ class Run:
             self.finish_first()
 
     def finish_first(self):
-        """Wait for the first job; if it failed, for all, of which none is heard of any more."""
+        """Wait for the first job; if it failed, those after it are given up."""
         try:
             self.pending[0].result()
         except Exception:
+            for job in self.pending:
+                job.cancel()
             concurrent.futures.wait(self.pending)
             self.pending.clear()
             raise
@@ -511,15 +513,18 @@ class Run:
         size, gpu = size_of(state), str(self.settings.get("device")).startswith("cuda")
         due = last or size < CHEAP or (self.affords("checkpoints") and not self.saving)
         copied = due and not last and (gpu or size < SNAPSHOT)  # a GPU's is not among what the CPU's memory holds
-        state = snapshot(state) if copied else state
+        if copied:
+            self.renew("checkpoints", True, lambda: state.update(snapshot(state)))
+        kept = state if due else None  # jobs that wait hold no more than they need
 
         def write():
             show()
             if due:
-                self.renew("checkpoints", True, lambda: self.save_checkpoint(state, epoch))
+                self.renew("checkpoints", True, lambda: self.save_checkpoint(kept, epoch))
                 self.saving = False
 
-        self.saving |= due
+        if due:
+            self.saving = True
         self.in_background(write)
         if due and not copied:
             self.wait()
@@ -631,7 +636,9 @@ def fit(learner, run, report, shown, shorter):
         run.wait()
     except (KeyboardInterrupt, RunError) as stop:
         done = getattr(learner, unit)
-        with uninterrupted():
+        if run.pending:
+            tqdm.write("stopping: what is left is being written")
+        with contextlib.suppress(KeyboardInterrupt), uninterrupted():  # another Ctrl-C changes nothing
             run.wait()
             run.save_checkpoint(learner.state(), done)
         saved = f"{unit} {done} is saved in '{run.folder}'"

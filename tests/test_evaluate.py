@@ -15,7 +15,6 @@ from evaluate import (
     chain_distance,
     fit_dynamics,
     interpolate_linear,
-    linear_dynamical_system,
     recovery_metrics,
     stride_imprint,
     texture_metrics,
@@ -241,6 +240,12 @@ def wave_system(frames, radius, noise):
     return 128 + (np.stack(states) @ C).reshape(frames, 4, 4, 3)
 
 
+def drawn(video, components, frames, seed=0):
+    """A new video of so many frames from the system of this one."""
+    draw = evaluate.sample_dynamics(fit_dynamics(video, components), frames, np.random.default_rng(seed))
+    return draw.reshape(frames, *video.shape[1:])
+
+
 def test_a_system_without_noise_is_found_exactly():
     video = wave_system(60, radius=1, noise=0)  # whole periods: the clip's mean is the system's
     mean, C, A, state_std, noise = fit_dynamics(video, 10)
@@ -251,7 +256,7 @@ def test_a_system_without_noise_is_found_exactly():
     assert mean == pytest.approx(np.full(48, 128.0))
     assert state_std == pytest.approx([90 / np.sqrt(2)] * 2)
     assert noise.T @ noise == pytest.approx(0.01**2 * np.diag(state_std**2), rel=0.05, abs=0.01)  # what 0.99 leaves
-    sample = linear_dynamical_system(video, 10, 60, np.random.default_rng(1))
+    sample = drawn(video, 10, 60, seed=1)
     assert evaluate.temporal_spectrum(sample).argmax() == evaluate.temporal_spectrum(video).argmax() == 2
 
 
@@ -260,24 +265,24 @@ def test_samples_have_the_statistics_of_a_noisy_system():
     turns = np.linalg.eigvals(fit_dynamics(video, 2)[2])
     assert np.abs(turns) == pytest.approx([0.95, 0.95], abs=0.01)
     assert np.abs(np.angle(turns)) == pytest.approx([2 * np.pi / 20] * 2, abs=0.01)
-    sample = linear_dynamical_system(video, 2, 3000, np.random.default_rng(1))
+    sample = drawn(video, 2, 3000, seed=1)
     metrics = texture_metrics(sample, video)
     assert metrics["std_ratio"] == pytest.approx(1, abs=0.05)
     assert metrics["std_map_corr"] > 0.95
     assert metrics["autocorr"] < 0.03
     assert metrics["temporal_db"] < 0.5
-    shuffled = linear_dynamical_system(video[np.random.default_rng(0).permutation(3000)], 2, 3000)
+    shuffled = drawn(video[np.random.default_rng(0).permutation(3000)], 2, 3000)
     assert texture_metrics(shuffled, video)["autocorr"] > 0.2
 
 
 def test_samples_are_of_any_length_and_depend_on_the_generator_alone(clip):
-    first, again, other = (linear_dynamical_system(clip, 10, 90, np.random.default_rng(s)) for s in (1, 1, 2))
+    first, again, other = (drawn(clip, 10, 90, seed) for seed in (1, 1, 2))
     assert first.shape == (90, *clip.shape[1:]) and first.dtype == np.float32
     assert np.array_equal(first, again) and np.abs(first - other).mean() > 1
-    harsh = linear_dynamical_system(np.clip(4 * (clip - 120.0) + 120, 0, 255), 10)
+    harsh = drawn(np.clip(4 * (clip - 120.0) + 120, 0, 255), 10, 70)
     assert (len(harsh), harsh.min(), harsh.max()) == (70, 0, 255)
     assert len(fit_dynamics(clip[:20], 50)[2]) == 15  # three quarters of the frames
-    assert np.isfinite(linear_dynamical_system(clip[:6], 50, 20)).all()
+    assert np.isfinite(drawn(clip[:6], 50, 20)).all()
 
 
 def test_first_states_are_drawn_like_those_of_the_clip(clip):

@@ -421,11 +421,11 @@ def test_bfloat16_is_not_tried_where_it_would_take_minutes(monkeypatch):
 
 
 def test_a_library_without_an_algorithm_for_bfloat16_leaves_float32(monkeypatch):
-    gradient = model.Descriptor.gradient
+    gradient, error = model.Descriptor.gradient, RuntimeError("unable to find an engine")
 
     def fails(f, x):
         if f.renew()[0].weight.dtype == torch.bfloat16:
-            raise RuntimeError("unable to find an engine")
+            raise error
         return gradient(f, x)
 
     monkeypatch.setattr(model.Descriptor, "gradient", fails)
@@ -433,6 +433,9 @@ def test_a_library_without_an_algorithm_for_bfloat16_leaves_float32(monkeypatch)
     f = model.descriptor("FC_S_large", 7, 12)
     assert main.pick_precision(f, torch.randn(1, 3, 7, 12, 12)) == "fp32"
     assert not any(layer.bias.any() for layer in f.layers)  # as they were
+    error = torch.OutOfMemoryError()  # says nothing of precision
+    with pytest.raises(torch.OutOfMemoryError):
+        main.pick_precision(f, torch.randn(1, 3, 7, 12, 12))
 
 
 def test_automatic_choices_run_and_resume(tmp_path, flags):

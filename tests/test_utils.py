@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -471,16 +472,46 @@ def test_a_gpu_learns_on_while_its_state_is_saved_and_a_cpu_while_a_small_one_is
     state = {"w": torch.zeros(1).expand(large)}  # takes no memory
     monkeypatch.setattr(utils, "snapshot", lambda state: {"copied": True})
     saved = []
-    monkeypatch.setattr(run, "save_checkpoint", lambda state, epoch: saved.append((epoch, *state)))
-    threading.Timer(0.05, gate.set).start()
-    for epoch in (1, 2):  # the second, before anybody knows what the first took, is not due
-        run.save(state, epoch, False, gate.wait)
-        assert gate.is_set() or not waits
+    monkeypatch.setattr(run, "save_checkpoint", lambda state, epoch: saved.append((epoch, *sorted(state))))
+    if waits:
+        threading.Timer(0.05, gate.set).start()
+    run.save(dict(state), 1, False, gate.wait)
+    assert gate.is_set() == waits
+    if not waits:
+        run.save(dict(state), 2, False, lambda: None)  # not due before anybody knows what the first took
+        gate.set()
     run.wait()
-    run.save(state, 3, True, lambda: None)
+    run.save(dict(state), 3, True, lambda: None)  # nothing changes after the last
     run.wait()
-    assert saved[0] == (1, "w" if waits else "copied") and saved[-1] == (3, "w")  # nothing changes after the last
-    assert len(saved) == 2 + waits
+    assert saved == [(1, "w") if waits else (1, "copied", "w"), (3, "w")]
+
+
+def test_a_second_interruption_while_the_first_is_answered_changes_nothing(tmp_path, monkeypatch, capsys):
+    run, gate = new_run(tmp_path / "run"), threading.Event()
+    run.open_logs(0)
+    run.in_background(gate.wait)
+
+    def interrupted(log):
+        threading.Timer(0.05, lambda: (os.kill(os.getpid(), signal.SIGINT), gate.set())).start()
+        raise KeyboardInterrupt
+
+    learner = SimpleNamespace(args=SimpleNamespace(num_epochs=9), epoch=4, learn_epoch=interrupted, state=dict)
+    with pytest.raises(KeyboardInterrupt, match="epoch 4 is saved in"):
+        utils.fit(learner, run, lambda metrics: None, (), None)
+    assert (tmp_path / "run/model/epoch_0004.pt").exists()
+    assert "what is left is being written" in capsys.readouterr().out
+
+
+def test_log_steps_that_wait_keep_no_state_that_is_not_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr(utils, "CHEAP", 0)
+    monkeypatch.setattr(utils, "SHARES", dict.fromkeys(utils.SHARES, -1.0))
+    run, gate, chains = new_run(tmp_path / "run"), threading.Event(), torch.zeros(5)
+    held = weakref.ref(chains)
+    run.save({"chains": [chains]}, 1, False, gate.wait)
+    del chains
+    assert held() is None
+    gate.set()
+    run.wait()
 
 
 def test_a_checkpoint_may_hold_only_plain_types_and_tensors(tmp_path):

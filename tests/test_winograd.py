@@ -158,7 +158,7 @@ def test_kernels_follow_the_weights_in_their_place():
     assert norm_error(after, before) > 1
 
 
-def test_it_is_the_usual_route_of_first_layers_in_float32():
+def test_it_is_the_route_of_first_layers_in_float32():
     size = (24, 30, 30)
     for name in NETS:
         f = net(name, size)
