@@ -237,16 +237,16 @@ def learning_rate(args, epoch):
 def prepare(device):
     """Settings of the process for a device, before its first use.
 
-    A GPU: cuDNN tries the three kernels that it expects most of and keeps the fastest (to try ten takes a minute and
-    finds nothing better); float32 products are float32, not TF32. The C library keeps large freed blocks, for all
-    threads, since giving them back and faulting them in again costs a CPU's Langevin step more than its arithmetic, and
-    figures and pictures as much (Linux with glibc; elsewhere nothing happens).
+    A GPU: cuDNN tries the three kernels that it expects most of and keeps the fastest (its first alone may be many
+    times slower, ten are no faster and take seconds more to try); float32 products are float32, not TF32. A CPU: the C
+    library keeps large freed blocks, for all threads, since giving them back and faulting them in again costs a
+    Langevin step more than its arithmetic (Linux with glibc; elsewhere nothing happens).
     """
     if device.type == "cuda":
         torch.cuda.set_device(device.index or 0)
         torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit = True, 3
         torch.backends.cudnn.conv.fp32_precision = torch.backends.cuda.matmul.fp32_precision = "ieee"
-    if platform.system() == "Linux" and platform.libc_ver()[0] == "glibc":
+    elif platform.system() == "Linux" and platform.libc_ver()[0] == "glibc":
         import ctypes
 
         libc = ctypes.CDLL("libc.so.6")
