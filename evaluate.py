@@ -319,12 +319,13 @@ def texture_report(videos: dict[str, np.ndarray], observed: np.ndarray, later: n
     named = [("observed", observed), *videos.items(), *references]
     named += [(None if k else "LDS", sample) for k, sample in enumerate(samples)]  # the first has its portrait drawn
     rows, pictured = zip(*utils.in_threads(judge, named))
-    half, chains, draws = len(observed) // 2, rows[1 : len(videos) + 1], rows[len(rows) - len(samples) :]
+    half, last = len(observed) // 2, len(rows) - len(samples)
+    chains, later_frames, draws = rows[1 : len(videos) + 1], rows[len(videos) + 1 : last], rows[last:]
     rows[0]["chain_distance"] = pair_distances([observed[:half], observed[len(observed) - half :]])[0, 1]
     add_distances(chains, list(videos.values()))
     add_distances(draws, samples)
     table = [rows[0], *chains, *([mean_row(f"mean of {len(chains)}", chains)] if len(chains) > 1 else [])]
-    table += [*rows[len(videos) + 1 :][: len(references)], *([mean_row("LDS", draws)] if draws else [])]
+    table += [*later_frames, *([mean_row("LDS", draws)] if draws else [])]
     return table, {name: each for (name, _), each in zip(named, pictured) if name}
 
 

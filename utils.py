@@ -4,7 +4,6 @@ uint8 videos (T, H, W, C) exist only here and in data.py; everything else works 
 """
 
 import argparse
-import concurrent.futures
 import contextlib
 import csv
 import hashlib
@@ -19,7 +18,7 @@ import time
 import weakref
 import zlib
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import av
@@ -489,7 +488,7 @@ class Run:
         except Exception:
             for job in self.pending:
                 job.cancel()
-            concurrent.futures.wait(self.pending)
+            wait(self.pending)
             self.pending.clear()
             raise
         self.pending.popleft()
