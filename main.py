@@ -16,9 +16,11 @@ import torch
 from tqdm import tqdm
 
 import data
-import evaluate
 import interpolate
 import utils
+from judge.metrics import QUICK_COLUMNS, quick_metrics
+from judge.pictures import draw_texture_report
+from judge.tables import in_pieces, recovery_report, save_report, texture_report
 from langevin import LangevinGraph, gaussian_, langevin
 from model import NETS, Descriptor, descriptor, layer_table
 
@@ -404,7 +406,7 @@ class Learner:
         numbers = {name: float(value) for name, value in numbers.items()}
         if self.judged:
             due = (self.epoch + 1) % self.args.log_step == 0
-            numbers |= evaluate.quick_metrics(J, I[0]) if due else dict.fromkeys(evaluate.QUICK_COLUMNS)
+            numbers |= quick_metrics(J, I[0]) if due else dict.fromkeys(QUICK_COLUMNS)
         return numbers
 
     def check(self, metrics):
@@ -551,13 +553,13 @@ def judge(learner, folder, I, J, videos, hidden):
     if hidden is None:
         return judge_textures(folder, {f"chain {k}": video for k, video in enumerate(J)}, settings)
     try:
-        rows = evaluate.recovery_report(videos[0], I[0], hidden[0], learner.ingredients())
+        rows = recovery_report(videos[0], I[0], hidden[0], learner.ingredients())
     except data.InputError as error:  # a mask that hides nothing, say
         return print(f"not judged: {error}")
     if args.readout == "blend":
         settings["blend_share"] = learner.blend_share()
         print(f"recovered: {settings['blend_share']:.0%} of the way from first guess to mean of samples")
-    evaluate.save_report(folder, "recovery", rows, settings)
+    save_report(folder, "recovery", rows, settings)
 
 
 def judge_textures(folder, videos, settings):
@@ -572,9 +574,9 @@ def judge_textures(folder, videos, settings):
         clip = data.read_clip(clips[0], None, tuple(size), at_most=2 * frames)
         later = clip[frames:] if len(clip) == 2 * frames else None
         stride = stride if stride < frames - 1 else None
-        rows, portraits = evaluate.texture_report(videos, clip[:frames], later, stride=stride)
-        evaluate.draw_texture_report(folder / "evaluation.png", portraits, stride)
-        evaluate.save_report(folder, "evaluation", rows, settings)
+        rows, portraits = texture_report(videos, clip[:frames], later, stride=stride)
+        draw_texture_report(folder / "evaluation.png", portraits, stride)
+        save_report(folder, "evaluation", rows, settings)
     except data.InputError as error:  # a clip that does not move, say
         print(f"not judged: {error}")
 
@@ -636,7 +638,7 @@ def sample_learned(args, given):
     if args.loop:
         tell_seams(J)
     if size[1:] == f.size[1:] and learned["mask_type"] == "none":
-        pieces = evaluate.pieces(J, min(size[0], f.size[0]))
+        pieces = in_pieces(J, min(size[0], f.size[0]))
         settings = learned | {"data_path": given.get("data_path", learned["data_path"])}
         judge_textures(folder, dict(itertools.islice(pieces.items(), JUDGED)), settings)
     print(f"{len(J)} new videos of {size[0]} frames of {size[1]}x{size[2]} are in '{folder}/final_results'")

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 import data
-import evaluate
 import utils
 from dynamic_generator import ENCODED_SIZE, IMAGE_SIZES, DynamicGenerator, layer_table, memory_per_frame
+from judge.pictures import draw_texture_report
+from judge.tables import in_pieces, recovery_report, save_report, texture_report
 from langevin import gaussian_, langevin
 
 TASKS = ("scene", "motion", "recovery", "inpainting")
@@ -534,16 +535,16 @@ def judge(args, folder, results, videos, hidden):
     Recovered pixels are judged where the truth is known. All videos are uint8 (N, T, H, W, 3)."""
     try:
         if args.task == "recovery" and hidden is not None and hidden[0].any():
-            name, rows = "recovery", evaluate.recovery_report(videos[0], results[0], hidden[0])
+            name, rows = "recovery", recovery_report(videos[0], results[0], hidden[0])
         elif hidden is None and len(videos) == 1 and results.shape[1] >= args.num_frames:
-            pieces = evaluate.pieces(results, args.num_frames)
-            name, (rows, portraits) = "evaluation", evaluate.texture_report(pieces, videos[0], lds=args.state_size)
-            evaluate.draw_texture_report(folder / "evaluation.png", portraits)
+            pieces = in_pieces(results, args.num_frames)
+            name, (rows, portraits) = "evaluation", texture_report(pieces, videos[0], lds=args.state_size)
+            draw_texture_report(folder / "evaluation.png", portraits)
         else:
             return
     except data.InputError as error:  # a clip that does not move, say
         return print(f"not judged: {error}")
-    evaluate.save_report(folder, name, rows, settings_of(args))
+    save_report(folder, name, rows, settings_of(args))
 
 
 def print_header(args, net, names, learner=None):

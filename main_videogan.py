@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
 import data
-import evaluate
 import utils
+from judge.tables import save_report, window_report
 from videogan import FAKE, FRAMES, LATENT, REAL, SIZE, Discriminator, Generator, layer_table
 
 # Settings that a resumed run may change; all others decide the result.
@@ -452,8 +452,8 @@ def judge(learner, folder):
     source = unit(torch.from_numpy(learner.held_out))[:, :, 0].to(args.device) if args.conditional else (
         draw(args, JUDGED, "judge"))
     samples = generate_scenes(learner.G, source)["gen"]
-    rows = evaluate.window_report(samples, learner.held_out, first_of(learner.train, JUDGED))
-    evaluate.save_report(folder, "evaluation", rows, settings_of(args))
+    rows = window_report(samples, learner.held_out, first_of(learner.train, JUDGED))
+    save_report(folder, "evaluation", rows, settings_of(args))
 
 
 def print_header(args, nets, train, held_out, learner=None):

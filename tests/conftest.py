@@ -23,7 +23,7 @@ THREADS = min(2, os.cpu_count())
 sys.path.insert(0, str(ROOT))
 import pretend_gpu  # noqa: E402
 
-import evaluate  # noqa: E402
+import judge.pictures  # noqa: E402
 
 torch.set_num_threads(THREADS)  # as in the processes that tests start: sums depend on it
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell starts pytest in the background
@@ -97,7 +97,7 @@ def undrawn():
     """Runs in this process leave an empty evaluation.png: drawing it takes longer than a small run, and is tested by
     itself and in processes of their own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "draw_texture_report", lambda path, *videos, **more: Path(path).write_bytes(b""))
+        patch.setattr(judge.pictures, "texture_png", lambda *portraits: b"")
         yield
 
 

@@ -9,17 +9,24 @@ from PIL import Image
 
 import evaluate
 from data import InputError, draw_mask, read_clip, to_tensor
-from evaluate import (
+from interpolate import interpolate_linear
+from judge.lds import fit_dynamics, sample_dynamics, stabilised
+from judge.metrics import (
     BEST_PSNR,
+    QUICK_COLUMNS,
     TEMPORAL_FLOOR,
+    autocorrelation,
     chain_distance,
-    fit_dynamics,
-    interpolate_linear,
+    quick_metrics,
     recovery_metrics,
+    smooth,
+    spatial_spectrum,
     stride_imprint,
+    temporal_spectrum,
     texture_metrics,
-    texture_report,
 )
+from judge.pictures import draw_texture_report
+from judge.tables import COLUMNS, FILLINGS, print_table, texture_report, write_csv, write_json
 
 ERRORS = ("mean_image", "w1", "autocorr", "spatial_db", "temporal_db")  # 0 is best
 
@@ -49,10 +56,10 @@ def test_a_clip_against_itself(clip):
 def test_the_figures_of_a_log_are_those_of_the_table(clip):
     videos = [np.roll(clip, 3, axis=1), clip // 2]
     as_tensors = to_tensor(np.stack([clip, *videos]))
-    quick = evaluate.quick_metrics(as_tensors[1:], as_tensors[0])
-    rows = [evaluate.texture_metrics(video, clip) for video in videos]
+    quick = quick_metrics(as_tensors[1:], as_tensors[0])
+    rows = [texture_metrics(video, clip) for video in videos]
     assert quick == {name: pytest.approx(np.mean([row[name] for row in rows]), rel=1e-5) for name in quick}
-    assert list(quick) == list(evaluate.QUICK_COLUMNS)
+    assert list(quick) == list(QUICK_COLUMNS)
 
 
 def test_a_shifted_copy_of_a_periodic_clip_fails_in_the_nearest_frame_alone():
@@ -78,9 +85,9 @@ def test_white_noise_has_its_closed_forms():
     everywhere = np.ones(noise.shape[1:], dtype=bool)
     lags = np.arange(1, 11)
     bias = -(frames - lags) / (frames * (frames - 1))  # of the biased estimator, mean removed; to first order
-    assert evaluate.autocorrelation(noise, everywhere) == pytest.approx(bias, abs=2e-3)
-    assert evaluate.temporal_spectrum(noise) == pytest.approx(sigma**2, rel=0.06)  # 12288 pixels: std 0.9 %
-    rings = evaluate.spatial_spectrum(noise)
+    assert autocorrelation(noise, everywhere) == pytest.approx(bias, abs=2e-3)
+    assert temporal_spectrum(noise) == pytest.approx(sigma**2, rel=0.06)  # 12288 pixels: std 0.9 %
+    rings = spatial_spectrum(noise)
     assert len(rings) == 32
     assert rings[4:] == pytest.approx(sigma**2 / 3, rel=0.1)  # of the mean of three channels
 
@@ -88,7 +95,7 @@ def test_white_noise_has_its_closed_forms():
 def test_noise_of_twice_the_std_is_6_db_away():
     noise = white_noise(40, mean=0)
     metrics = texture_metrics(2 * noise, noise)
-    variance = evaluate.smooth(evaluate.temporal_spectrum(noise))
+    variance = smooth(temporal_spectrum(noise))
     expected = 10 * np.log10((4 * variance + TEMPORAL_FLOOR) / (variance + TEMPORAL_FLOOR)).mean()
     assert metrics["std_ratio"] == metrics["frame_diff_ratio"] == pytest.approx(2, rel=1e-5)
     assert metrics["temporal_db"] == pytest.approx(expected, rel=1e-4)
@@ -102,7 +109,7 @@ def test_autocorrelation_of_a_first_order_process():
     x = [rng.normal(size=(16, 16, 3)) / 0.6]  # variance 1 / (1 - 0.8^2)
     for _ in range(1999):
         x.append(0.8 * x[-1] + rng.normal(size=(16, 16, 3)))
-    curve = evaluate.autocorrelation(np.stack(x), np.ones((16, 16, 3), dtype=bool))
+    curve = autocorrelation(np.stack(x), np.ones((16, 16, 3), dtype=bool))
     assert curve == pytest.approx(0.8 ** np.arange(1, 11), abs=0.01)
 
 
@@ -242,7 +249,7 @@ def wave_system(frames, radius, noise):
 
 def drawn(video, components, frames, seed=0):
     """A new video of so many frames from the system of this one."""
-    draw = evaluate.sample_dynamics(fit_dynamics(video, components), frames, np.random.default_rng(seed))
+    draw = sample_dynamics(fit_dynamics(video, components), frames, np.random.default_rng(seed))
     return draw.reshape(frames, *video.shape[1:])
 
 
@@ -257,7 +264,7 @@ def test_a_system_without_noise_is_found_exactly():
     assert state_std == pytest.approx([90 / np.sqrt(2)] * 2)
     assert noise.T @ noise == pytest.approx(0.01**2 * np.diag(state_std**2), rel=0.05, abs=0.01)  # what 0.99 leaves
     sample = drawn(video, 10, 60, seed=1)
-    assert evaluate.temporal_spectrum(sample).argmax() == evaluate.temporal_spectrum(video).argmax() == 2
+    assert temporal_spectrum(sample).argmax() == temporal_spectrum(video).argmax() == 2
 
 
 def test_samples_have_the_statistics_of_a_noisy_system():
@@ -287,7 +294,7 @@ def test_samples_are_of_any_length_and_depend_on_the_generator_alone(clip):
 
 def test_first_states_are_drawn_like_those_of_the_clip(clip):
     system, rng = fit_dynamics(clip, 50), np.random.default_rng(0)
-    firsts = np.stack([evaluate.sample_dynamics(system, 1, rng)[0] for _ in range(400)])
+    firsts = np.stack([sample_dynamics(system, 1, rng)[0] for _ in range(400)])
     assert firsts.mean() == pytest.approx(clip.mean(), abs=0.5)
     assert firsts.std(axis=0).mean() == pytest.approx(clip.std(axis=0).mean(), rel=0.05)
 
@@ -297,9 +304,9 @@ def test_a_system_that_explodes_is_held_back(clip):
     assert np.abs(np.linalg.eigvals(fit_dynamics(growing, 5)[2])).max() < 0.99 + 1e-9
     A = np.diag([1.2, 0.7, 0.2])
     A[0, 1] = 0.3
-    assert np.sort(np.linalg.eigvals(evaluate.stabilised(A))) == pytest.approx([0.2, 0.7, 0.99])
+    assert np.sort(np.linalg.eigvals(stabilised(A))) == pytest.approx([0.2, 0.7, 0.99])
     A[0, 0] = 0.9
-    assert evaluate.stabilised(A) == pytest.approx(A)
+    assert stabilised(A) == pytest.approx(A)
 
 
 # ------------------------------------------------------------------------------------------------------ hidden pixels
@@ -368,18 +375,18 @@ def test_rows_of_a_report(clip):
 
 def test_tables_are_printed_and_written(clip, tmp_path, capsys):
     rows, _ = texture_report({"a long name": clip[::-1], "b": clip}, clip, lds=0)
-    evaluate.print_table(rows)
+    print_table(rows)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 + len(rows) and len({len(line) for line in lines}) == 1
     assert "imprint" not in lines[1] and "ratio" in lines[1]
     assert lines[3].startswith("a long name ") and f"{rows[1]['temporal_std']:.2f}" in lines[3]
-    evaluate.write_csv(tmp_path / "t.csv", rows)
+    write_csv(tmp_path / "t.csv", rows)
     with open(tmp_path / "t.csv") as file:
         table = list(csv.DictReader(file))
     assert [row["name"] for row in table] == [row["name"] for row in rows]
     assert float(table[1]["std_ratio"]) == pytest.approx(rows[1]["std_ratio"], rel=1e-5)
     assert table[0]["imprint"] == ""
-    evaluate.write_json(tmp_path / "t.json", rows, {"lds": 0})
+    write_json(tmp_path / "t.json", rows, {"lds": 0})
     assert json.loads((tmp_path / "t.json").read_text()) == {"settings": {"lds": 0}, "rows": rows}
 
 
@@ -388,7 +395,7 @@ def test_pictures_show_every_video(count, lds, stride, clip, tmp_path):
     videos = {f"chain {k}": np.roll(clip, k, axis=2) for k in range(count)}
     _, portraits = texture_report(videos, clip, clip[::-1] if lds else None, lds, stride)
     assert list(portraits) == ["observed", *videos, *(["later frames", "LDS"] if lds else [])]
-    evaluate.draw_texture_report(tmp_path / "p.png", portraits, stride)
+    draw_texture_report(tmp_path / "p.png", portraits, stride)
     picture = np.asarray(Image.open(tmp_path / "p.png").convert("RGB"))
     assert picture.shape[1] == 1600 and picture.shape[0] > 700
     assert (picture < 250).any(axis=-1).mean() > 0.05  # not a blank sheet
@@ -468,7 +475,7 @@ def test_the_program_judges_a_recovered_clip(folder, tmp_path, capsys):
     assert evaluate.main(list(map(str, flags))) == 0
     assert "Visible pixels have changed" not in capsys.readouterr().out
     rows = json.loads((tmp_path / "recovery.json").read_text())["rows"]
-    assert [row["name"] for row in rows] == ["recovered", *evaluate.FILLINGS]
+    assert [row["name"] for row in rows] == ["recovered", *FILLINGS]
     assert rows[0]["hidden_mae"] == pytest.approx(rows[2]["hidden_mae"], abs=0.5) and rows[0]["hidden_mae"] > 1
     assert all(row["visible_error"] == 0 for row in rows)
     flags[5] = folder / "chains/one.mp4"  # another video altogether, so that visible pixels differ
@@ -530,7 +537,7 @@ def test_help_explains_every_column(capsys):
         evaluate.main(["-h"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    for name in evaluate.COLUMNS:
+    for name in COLUMNS:
         assert f"\n  {name} " in text
     for flag in ("-observed", "-synthesized", "-truth", "-mask", "-recovered", "-lds", "-stride", "-out"):
         assert f"  {flag} " in text

@@ -6,7 +6,6 @@ import torch
 
 import interpolate
 from data import InputError, draw_mask, read_clip, read_mask
-from evaluate import recovery_metrics
 from interpolate import (
     GaussianField,
     fill_flat,
@@ -15,6 +14,7 @@ from interpolate import (
     interpolate_nearest,
     temporal_mean,
 )
+from judge.metrics import recovery_metrics
 
 FILLS = (interpolate_linear, interpolate_nearest, temporal_mean)
 

@@ -19,11 +19,11 @@ import torch
 from PIL import Image
 
 import data
-import evaluate
 import interpolate
 import main
 import model
 import utils
+from judge.metrics import QUICK_COLUMNS, quick_metrics, texture_metrics
 from langevin import langevin
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -203,7 +203,7 @@ def test_metrics_have_a_row_for_each_epoch_that_agrees_with_the_state(learned, d
     rows = rows_of(learned)
     assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4]
     for row in rows:
-        judged = {row[name] != "" for name in evaluate.QUICK_COLUMNS}
+        judged = {row[name] != "" for name in QUICK_COLUMNS}
         assert judged == {int(row["epoch"]) % 2 == 0}  # at each log step
         assert all(np.isfinite(float(value)) for value in row.values() if value)
         assert float(row["gap"]) == pytest.approx(float(row["f_syn"]) - float(row["f_obs"]), rel=1e-5)
@@ -220,7 +220,7 @@ def test_metrics_have_a_row_for_each_epoch_that_agrees_with_the_state(learned, d
     assert last["chain_max"] == pytest.approx(J.max().item() + mean, rel=1e-5)
     error = (J.mean(0) - (I - mean).mean(0)).square().mean().item()
     assert last["recon_err"] == pytest.approx(error, rel=1e-5)
-    for name, value in evaluate.quick_metrics(J, (I - mean)[0]).items():
+    for name, value in quick_metrics(J, (I - mean)[0]).items():
         assert last[name] == pytest.approx(value, rel=1e-4), name
 
 
@@ -860,7 +860,7 @@ def test_new_videos_are_judged_in_pieces_as_long_as_the_clip(models, copy_of, da
         rows = {row["name"]: row for row in csv.DictReader(file)}
     clip = data.read_clip(data_path / "clip/clip.mp4", 12, (16, 16))
     for k, t in ((0, 0), (0, 12), (1, 0), (1, 12)):
-        expected = evaluate.texture_metrics(videos[k, t : t + 12], clip, 3)
+        expected = texture_metrics(videos[k, t : t + 12], clip, 3)
         assert float(rows[f"new {k} from frame {t}"]["imprint"]) == pytest.approx(expected["imprint"], rel=1e-5)
     assert (output / "clip/test/evaluation.png").exists() and sum(name.startswith("new") for name in rows) == 4
 

@@ -14,10 +14,10 @@ from PIL import Image
 from torch import nn
 
 import data
-import evaluate
 import main_videogan as trainer
 import utils
 import videogan
+from judge.tables import window_report
 from videogan import Discriminator, Generator, Scene
 
 ROOT = Path(__file__).parents[1]
@@ -272,7 +272,7 @@ def test_what_cannot_be_read_is_named_and_its_neighbour_taken(tmp_path, moving):
 
 def test_the_table_of_windows(moving):
     held_out = np.stack([moving(6, 16, 16, phase) for phase in (0, 1, 2)])
-    rows = {row["name"]: row for row in evaluate.window_report(held_out.copy(), held_out, held_out[::-1])}
+    rows = {row["name"]: row for row in window_report(held_out.copy(), held_out, held_out[::-1])}
     for name in ("generated", "training"):
         assert rows[name]["nearest"] < 0.1 and rows[name]["coverage"] < 0.1
         assert rows[name]["std_ratio"] == pytest.approx(1) and rows[name]["w1"] == 0
