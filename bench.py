@@ -24,8 +24,11 @@ import time
 import torch
 
 import utils
+from fast.device import multiplies_bfloat16, prepare
 from langevin import LangevinGraph, langevin
 from model import Descriptor, descriptor
+from run.adam import Adam
+from run.flags import ArgumentParser, add_flag, device_name, positive_int
 
 NETS = {"ST": 100, "FC_S": 100, "FC_S_large": 224}
 VARIANTS = ("plain fp32", "ours fp32", "ours bf16")
@@ -157,12 +160,12 @@ def plain_steps(f, device, chains):
 def measure(net, device_name, rounds, chains, profile, queue):
     """All figures of one net, in a process of its own (for its peak memory)."""
     device = torch.device(device_name)
-    utils.prepare(device)
+    prepare(device)
     torch.manual_seed(0)
     f = descriptor(net, 70, NETS[net]).to(device)
-    dtypes = [torch.float32, torch.bfloat16] if utils.multiplies_bfloat16(device) else [torch.float32]
+    dtypes = [torch.float32, torch.bfloat16] if multiplies_bfloat16(device) else [torch.float32]
     nets = [Descriptor(f.layers, f.size).sample_in(dtype) for dtype in dtypes]
-    x, adam = videos_of(f, chains + 1, device), utils.Adam(f.parameters(), 1e-3, 0.5)
+    x, adam = videos_of(f, chains + 1, device), Adam(f.parameters(), 1e-3, 0.5)
     start = x[:chains], [utils.generator(device, k) for k in range(chains)]
     ours = [our_chain(each, *start) for each in nets]
 
@@ -212,14 +215,14 @@ def print_table(rows):
 
 
 def main(argv=None):
-    parser = utils.ArgumentParser(prog="bench.py", description=__doc__)
-    utils.add_flag(parser, "nets", list(NETS), "which nets", nargs="+", choices=tuple(NETS))
-    utils.add_flag(parser, "rounds", 5, "rounds, of which the median is shown", type=utils.positive_int)
-    utils.add_flag(parser, "chains", 3, "videos sampled at once", type=utils.positive_int)
-    utils.add_flag(parser, "device", "auto", "auto, cpu, cuda, ...", type=utils.device_name)
-    utils.add_flag(parser, "profile", help="show where a Langevin step's time goes, and its floors",
+    parser = ArgumentParser(prog="bench.py", description=__doc__)
+    add_flag(parser, "nets", list(NETS), "which nets", nargs="+", choices=tuple(NETS))
+    add_flag(parser, "rounds", 5, "rounds, of which the median is shown", type=positive_int)
+    add_flag(parser, "chains", 3, "videos sampled at once", type=positive_int)
+    add_flag(parser, "device", "auto", "auto, cpu, cuda, ...", type=device_name)
+    add_flag(parser, "profile", help="show where a Langevin step's time goes, and its floors",
                    action="store_true")
-    utils.add_flag(parser, "json", None, "file for the figures")
+    add_flag(parser, "json", None, "file for the figures")
     args = parser.parse_args(argv)
     context, rows = multiprocessing.get_context("spawn"), []
     for net in args.nets:

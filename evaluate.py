@@ -12,15 +12,15 @@ dynamical system, the classical method to beat.
 import sys
 from pathlib import Path
 
-import utils
 from data import InputError, list_clips, read_clip, read_mask
 from judge.pictures import draw_texture_report
 from judge.tables import COLUMNS, recovery_report, save_report, texture_report
+from run.flags import ArgumentParser, add_flag, image_size, non_negative_int, positive_int, run_program
 
 
 def build_parser():
     meanings = [f"  {key:<17} {meaning}" for key, (_, _, meaning) in COLUMNS.items()]
-    parser = utils.ArgumentParser(
+    parser = ArgumentParser(
         prog="evaluate.py",
         description="Judge synthesised videos by the clip they were learned from, or a recovered video by the truth. A "
         "clip is a\nvideo file or a folder of images; a folder of clips stands for all of them, so after a run of "
@@ -30,23 +30,23 @@ def build_parser():
         + "\n".join(meanings)
         + "\n\nNo column alone says 'good': judge the table as a whole. Flags take one dash or two, in full.",
     )
-    add = utils.add_flag
+    add = add_flag
     group = parser.add_argument_group("synthesised videos")
     add(group, "observed", None, "the clip they were learned from", metavar="CLIP")
     add(group, "synthesized", None, "the videos to judge", nargs="+", metavar="CLIP")
     add(group, "lds", 50, "components of the linear dynamical system they are compared with, 0: none",
-        type=utils.non_negative_int)
+        type=non_negative_int)
     add(group, "stride", None, "layer 1's stride in time (3 for FC_S_large): adds the imprint's column",
-        type=utils.positive_int)
+        type=positive_int)
     group = parser.add_argument_group("a recovered video")
     add(group, "truth", None, "the clip as it was before pixels were hidden", metavar="CLIP")
     add(group, "mask", None, "what was hidden: .mat, .npy, video or folder of images (white = hidden)")
     add(group, "recovered", None, "the video to judge, as images: lossy video changes visible pixels", metavar="CLIP")
     group = parser.add_argument_group("both")
     add(group, "num_frames", None, "first frames of each clip that are used (default 70; the recovered video's)",
-        type=utils.positive_int)
+        type=positive_int)
     add(group, "im_size", None, "side, or height x width, to compare at (default 100; the recovered video's)",
-        type=utils.image_size)
+        type=image_size)
     add(group, "out", "./evaluation", "folder for the results", metavar="FOLDER")
     return parser
 
@@ -131,7 +131,7 @@ def evaluate_recovery(args):
 def main(argv=None):
     args = parse(argv)
     evaluate = evaluate_textures if args.observed else evaluate_recovery
-    return utils.run_program(lambda: evaluate(args), InputError)
+    return run_program(lambda: evaluate(args), InputError)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,28 @@ from tqdm import tqdm
 import data
 import interpolate
 import utils
+from fast.device import available_memory, multiplies_bfloat16, prepare
 from judge.metrics import QUICK_COLUMNS, quick_metrics
 from judge.pictures import draw_texture_report
 from judge.tables import in_pieces, recovery_report, save_report, texture_report
 from langevin import LangevinGraph, gaussian_, langevin
 from model import NETS, Descriptor, descriptor, layer_table
+from run.adam import Adam, learning_rate
+from run.flags import (
+    ArgumentParser,
+    RunError,
+    add_flag,
+    device_name,
+    image_size,
+    non_negative_float,
+    non_negative_int,
+    positive_float,
+    positive_int,
+    run_program,
+    share,
+)
+from run.folder import Run, delete_outputs, load_checkpoint
+from run.loop import fit, tell, uninterrupted
 
 # Settings that a resumed run may change; all others decide the result.
 CHANGEABLE = ("num_epochs", "lr", "anneal", "log_step", "device", "data_path", "output_dir")
@@ -47,13 +64,13 @@ MARGIN = 24  # frames sampled beyond each end of a video of another length, and 
 
 
 def build_parser():
-    parser = utils.ArgumentParser(
+    parser = ArgumentParser(
         prog="main.py",
         description="Learn a dynamic texture from the clips of a category and synthesise new ones (STGConvNet).",
         epilog="Flags take one dash or two, in full; a negative number is written -flag=-1. The same command again "
         "resumes an unfinished run.",
     )
-    add = utils.add_flag
+    add = add_flag
     flags = QUALITY, *SCHEDULES.values()
     in_words = [" ".join(f"-{name} {value}" for name, value in each.items()) for each in flags]
     add(parser, "preset", "released", f"defaults: released (below), or quality: {in_words[0]} and, for "
@@ -62,8 +79,8 @@ def build_parser():
     group = parser.add_argument_group("data")
     add(group, "category", "fire_pot", "folder of clips below data_path")
     add(group, "data_path data_dir", "./trainingVideo", "where categories are")
-    add(group, "im_size image_size sz", "224", "side, or height x width, in pixels", type=utils.image_size)
-    add(group, "num_frames", 70, "first frames of each clip that are used", type=utils.positive_int)
+    add(group, "im_size image_size sz", "224", "side, or height x width, in pixels", type=image_size)
+    add(group, "num_frames", 70, "first frames of each clip that are used", type=positive_int)
     group = parser.add_argument_group("hidden pixels (recovery and inpainting)")
     add(group, "mask_type", "none", "what is hidden: none, external or " + ", ".join(data.MASK_TYPES),
         choices=("none", "external", *data.MASK_TYPES))
@@ -78,42 +95,42 @@ def build_parser():
     add(group, "mean", "scalar", "what is subtracted from videos, and around which the reference is: the mean of all "
         "values, or the mean image, which leaves to the net what moves: learns several times faster",
         choices=("scalar", "image"))
-    add(group, "refsig", 1.0, "std sigma of the white-noise reference, in grey levels", type=utils.positive_float)
+    add(group, "refsig", 1.0, "std sigma of the white-noise reference, in grey levels", type=positive_float)
     group = parser.add_argument_group("Langevin sampling")
-    add(group, "num_chain sample_batch", 3, "chains (synthesised videos) per mini-batch", type=utils.positive_int)
-    add(group, "sample_steps", 20, "Langevin steps per epoch", type=utils.positive_int)
+    add(group, "num_chain sample_batch", 3, "chains (synthesised videos) per mini-batch", type=positive_int)
+    add(group, "sample_steps", 20, "Langevin steps per epoch", type=positive_int)
     add(group, "step_size delta", 0.3, "step size delta, in grey levels (it falls with the rate: -anneal)",
-        type=utils.positive_float)
+        type=positive_float)
     group = parser.add_argument_group("learning")
-    add(group, "num_epochs", 500, "epochs, one update of the parameters each", type=utils.positive_int)
-    add(group, "batch_size", 1, "clips per mini-batch", type=utils.positive_int)
-    add(group, "lr", 0.001, "learning rate of Adam", type=utils.positive_float)
+    add(group, "num_epochs", 500, "epochs, one update of the parameters each", type=positive_int)
+    add(group, "batch_size", 1, "clips per mini-batch", type=positive_int)
+    add(group, "lr", 0.001, "learning rate of Adam", type=positive_float)
     add(group, "anneal", 0.0, "share of the epochs, at the end, over which the rate falls to a tenth, and "
-        "with it the square of the step size", type=utils.share)
+        "with it the square of the step size", type=share)
     add(group, "data_noise", 0.0, "std of Gaussian noise, in grey levels, that observed videos get when the net learns "
-        "from them, anew each epoch: against copying", type=utils.non_negative_float)
+        "from them, anew each epoch: against copying", type=non_negative_float)
     add(group, "beta1", 0.5, "first-moment decay of Adam", type=float)
-    add(group, "seed", 0, "seed of all randomness", type=utils.non_negative_int)
+    add(group, "seed", 0, "seed of all randomness", type=non_negative_int)
     group = parser.add_argument_group("sampling a learned model")
     add(group, "test", help="sample new videos from a learned model; -num_frames and -im_size may differ from what it "
         "learned where its net can slide", action="store_true")
     add(group, "ckpt", None, "checkpoint to sample from (default the category's model/latest.pt)")
-    add(group, "sample_size", 3, "how many videos", type=utils.positive_int)
-    add(group, "test_steps", 300, "Langevin steps", type=utils.positive_int)
+    add(group, "sample_size", 3, "how many videos", type=positive_int)
+    add(group, "test_steps", 300, "Langevin steps", type=positive_int)
     add(group, "start", None, "start from pieces of the saved chains, put together at random, or from noise (default "
         "chains, or noise for frames of another size)", choices=("chains", "noise"))
     add(group, "loop", help="make the last frame run into the first; the length is rounded up to "
         "a multiple of the net's strides in time", action="store_true")
     group = parser.add_argument_group("output")
     add(group, "output_dir", "./output", "a run's outputs go to output_dir/category")
-    add(group, "log_step", 10, "epochs between outputs", type=utils.positive_int)
+    add(group, "log_step", 10, "epochs between outputs", type=positive_int)
     add(group, "overwrite", help="delete an earlier run of this category first", action="store_true")
     add(group, "dry_run", help="print the settings, the net and the memory it needs, and stop", action="store_true")
     group = parser.add_argument_group("performance")
-    add(group, "device", "auto", "auto, cpu, cuda, cuda:1, ...", type=utils.device_name)
+    add(group, "device", "auto", "auto, cpu, cuda, cuda:1, ...", type=device_name)
     add(group, "precision", "auto", "products while sampling: fp32, bf16, auto (bf16 where accurate and faster)",
         choices=("auto", "fp32", "bf16"))
-    add(group, "chunk", 0, "videos handled at once, 0: as many as fit in memory", type=utils.non_negative_int)
+    add(group, "chunk", 0, "videos handled at once, 0: as many as fit in memory", type=non_negative_int)
     return parser
 
 
@@ -191,7 +208,7 @@ def pick_chunk(f, size, videos, device):
     """How many of so many videos of size (T, H, W) fit at once into half of the memory that is free; on a CPU, where
     larger batches gain little, into 1 GiB."""
     parameters = 4 * 4 * sum(p.numel() for p in f.parameters())  # weights, gradients and Adam's two moments
-    free = (utils.available_memory(device) - parameters) / 2
+    free = (available_memory(device) - parameters) / 2
     budget = min(free, 2**30) if device.type == "cpu" else free
     return int(min(max(budget // memory_per_video(f, size), 1), videos))
 
@@ -208,7 +225,7 @@ def pick_precision(f, x, limit=0.01):
     units away from their kinks make it a test of the arithmetic alone: at its tiny first weights a net has units that
     any rounding turns on or off.
     """
-    if not utils.multiplies_bfloat16(x.device):
+    if not multiplies_bfloat16(x.device):
         return "fp32"
     nets = [Descriptor(f.layers, f.size).sample_in(dtype) for dtype in (torch.float32, torch.bfloat16)]
     biases, seconds = [layer.bias.detach() for layer in f.layers], [[], []]
@@ -250,7 +267,7 @@ def add_reference_(gradient, x, level, sigma):
 
 def step_size(args, epoch):
     """delta after `epoch` epochs: its square falls with the learning rate, so that chains keep up with parameters."""
-    return args.step_size * (utils.learning_rate(args, epoch) / args.lr) ** 0.5
+    return args.step_size * (learning_rate(args, epoch) / args.lr) ** 0.5
 
 
 class Learner:
@@ -272,7 +289,7 @@ class Learner:
         self.args, self.f, self.epoch, self.lost = args, f, 0, 0
         self.graphs, self.pixel_gradient = {}, torch.zeros((), device=args.device)  # rms of df/dJ, for the log
         self.device = next(f.parameters()).device
-        self.optimizer = utils.Adam(f.parameters(), args.lr, args.beta1)
+        self.optimizer = Adam(f.parameters(), args.lr, args.beta1)
         self.hidden = self.probes = self.average = self.blind = self.full = None
         if hidden is not None:
             probes = draw_probes(hidden) if args.readout == "blend" else np.zeros_like(hidden)
@@ -376,8 +393,8 @@ class Learner:
         metrics = self.metrics(torch.cat(I_new), torch.cat(J_new), torch.stack(values).mean(0), drift)
         metrics["seconds_per_step"] = seconds / (len(self.I) * self.args.sample_steps)
         self.check(metrics)
-        with utils.uninterrupted():
-            self.optimizer.step(utils.learning_rate(self.args, self.epoch))
+        with uninterrupted():
+            self.optimizer.step(learning_rate(self.args, self.epoch))
             self.I, self.J, self.epoch = I_new, J_new, self.epoch + 1
             if self.hidden is not None:
                 self.average = [torch.lerp(a, I, 1 / MEMORY) for a, I in zip(self.average, I_new, strict=True)]
@@ -413,13 +430,13 @@ class Learner:
         """Stop a run that has diverged or died, before its state is touched."""
         for name, value in metrics.items():
             if value is not None and not math.isfinite(value):
-                raise utils.RunError(f"diverged in epoch {self.epoch + 1}: {name} is {value}; lower -lr or -step_size")
+                raise RunError(f"diverged in epoch {self.epoch + 1}: {name} is {value}; lower -lr or -step_size")
         self.lost = self.lost + 1 if metrics["drift_to_noise"] == 0 else 0
         if self.lost == LOST:
-            raise utils.RunError(f"the chains have left the model in epoch {self.epoch + 1}: f has no gradient there; "
+            raise RunError(f"the chains have left the model in epoch {self.epoch + 1}: f has no gradient there; "
                                  "start anew with a lower -lr or -step_size, or with -anneal")
         if metrics["alive"] == 0:
-            raise utils.RunError(f"all units of the top layer are dead in epoch {self.epoch + 1}: f is 0 everywhere, "
+            raise RunError(f"all units of the top layer are dead in epoch {self.epoch + 1}: f is 0 everywhere, "
                                  "nothing is learned any more; lower -lr or change -seed")
 
     def state(self):
@@ -486,13 +503,13 @@ def settings_of(args):
 
 def learn(args):
     """Learn from a category's clips; the newest state and pictures are in output_dir/category."""
-    utils.prepare(args.device)
+    prepare(args.device)
     torch.manual_seed(args.seed)
     videos, hidden, names = load(args)
     f = descriptor(args.net_type, args.num_frames, args.im_size).to(args.device)
     if args.dry_run:
         return print_header(args, f, names)
-    run = utils.Run(f"{args.output_dir}/{args.category}", settings_of(args), CHANGEABLE, args.overwrite)
+    run = Run(f"{args.output_dir}/{args.category}", settings_of(args), CHANGEABLE, args.overwrite)
     learner, state = Learner(args, videos, hidden, f), run.load_checkpoint(args.device)
     if state:
         learner.restore(state, videos)
@@ -515,7 +532,7 @@ def learn(args):
         run.in_background(lambda: utils.save_frames(run.folder / "observed_sequence", observed))
     short = args.preset == "quality" and max(args.im_size) <= 64
     shorter = None if short else "-im_size 64 -preset quality takes minutes"
-    utils.fit(learner, run, lambda metrics: report(learner, run, metrics, videos, hidden), SHOWN, shorter)
+    fit(learner, run, lambda metrics: report(learner, run, metrics, videos, hidden), SHOWN, shorter)
     print(f"done: {learner.epoch} epochs; new videos are in '{run.folder}/final_results'")
 
 
@@ -541,7 +558,7 @@ def report(learner, run, metrics, videos, hidden):
         run.renew("films", last, lambda: films(I, J))
         if last:
             judge(learner, run.folder, I, J, videos, hidden)
-        utils.tell(f"epoch {epoch}/{args.num_epochs}", metrics, SHOWN)
+        tell(f"epoch {epoch}/{args.num_epochs}", metrics, SHOWN)
 
     run.save(learner.state(), epoch, last, show)
 
@@ -605,9 +622,9 @@ def print_header(args, f, names, learner=None):
 
 def sample_learned(args, given):
     """-test: new videos from a learned model, without learning. `given` has the flags that the user set."""
-    utils.prepare(args.device)
+    prepare(args.device)
     run = Path(args.output_dir) / args.category
-    folder, state = run / "test", utils.load_checkpoint(args.ckpt or run / "model/latest.pt", args.device, "chains")
+    folder, state = run / "test", load_checkpoint(args.ckpt or run / "model/latest.pt", args.device, "chains")
     learned = state["settings"]
     f = descriptor(learned["net_type"], learned["num_frames"], learned["im_size"]).to(args.device)
     f.load_state_dict(state["net"])
@@ -631,9 +648,9 @@ def sample_learned(args, given):
     for rows, delta in tqdm(list(itertools.product(parts, deltas)), unit="step", disable=None):
         J[rows] = langevin(J[rows], score, 1, delta, generators[rows])
     if not torch.isfinite(J).all():
-        raise utils.RunError("sampling diverged: the model was learned with too large a -step_size or -lr")
+        raise RunError("sampling diverged: the model was learned with too large a -step_size or -lr")
     J = utils.to_uint8(J + state["mean"])[:, margin : margin + size[0]]
-    utils.delete_outputs(folder)
+    delete_outputs(folder)
     utils.save_videos(folder, "synthesized", J)
     if args.loop:
         tell_seams(J)
@@ -691,7 +708,7 @@ def check_fits(f, size, settings):
 
 def main(argv=None):
     args, given = parse(argv)
-    return utils.run_program(lambda: sample_learned(args, given) if args.test else learn(args), data.InputError)
+    return run_program(lambda: sample_learned(args, given) if args.test else learn(args), data.InputError)
 
 
 if __name__ == "__main__":

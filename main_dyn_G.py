@@ -18,9 +18,25 @@ import torch
 import data
 import utils
 from dynamic_generator import ENCODED_SIZE, IMAGE_SIZES, DynamicGenerator, layer_table, memory_per_frame
+from fast.device import prepare
 from judge.pictures import draw_texture_report
 from judge.tables import in_pieces, recovery_report, save_report, texture_report
 from langevin import gaussian_, langevin
+from run.adam import Adam, learning_rate
+from run.flags import (
+    ArgumentParser,
+    RunError,
+    add_flag,
+    device_name,
+    image_size,
+    non_negative_int,
+    positive_float,
+    positive_int,
+    run_program,
+    share,
+)
+from run.folder import Run, delete_outputs, load_checkpoint
+from run.loop import fit, tell, uninterrupted
 
 TASKS = ("scene", "motion", "recovery", "inpainting")
 PRESETS = {  # defaults: one value for all tasks or, in the order above, one for each (as released)
@@ -61,7 +77,7 @@ SHOWN = 4  # clips of each kind on a contact sheet
 
 
 def frame_side(text):
-    height, width = utils.image_size(text)
+    height, width = image_size(text)
     if height != width or height not in IMAGE_SIZES:
         sides = ", ".join(map(str, IMAGE_SIZES))
         raise argparse.ArgumentTypeError(f"no generator makes frames of '{text}'; there are sides of {sides}")
@@ -79,7 +95,7 @@ def mask_name(text):
 
 
 def build_parser():
-    parser = utils.ArgumentParser(
+    parser = ArgumentParser(
         prog="main_dyn_G.py",
         description="Learn a dynamic generator from the clips of a category and generate new videos of any length.",
         epilog=f"'by task': the defaults for {', '.join(TASKS)}. Flags take one dash or two, in full; a negative "
@@ -92,7 +108,7 @@ def build_parser():
             help += f" (by task: {', '.join(map(str, preset))})"
         elif preset is not None:
             help += f" (default {preset})"
-        utils.add_flag(group, names, default, help, **kwargs)
+        add_flag(group, names, default, help, **kwargs)
 
     group = parser.add_argument_group("task")
     add(group, "task net_type", None, "scene: dynamic textures; motion: many clips of one motion; recovery, "
@@ -105,7 +121,7 @@ def build_parser():
     add(group, "category", None, "folder of clips below data_path")
     add(group, "data_path data_dir", "./trainingVideo", "where categories are")
     add(group, "im_size image_size sz", None, "side of the frames in pixels", type=frame_side)
-    add(group, "num_frames", None, "first frames of each clip that are used", type=utils.positive_int)
+    add(group, "num_frames", None, "first frames of each clip that are used", type=positive_int)
     group = parser.add_argument_group("hidden pixels (recovery and inpainting)")
     add(group, "training_mode", None, "complete ignores masks, incomplete needs one",
         choices=("complete", "incomplete"))
@@ -115,45 +131,45 @@ def build_parser():
     add(group, "readout", "last", "the recovered clip: the last sample, or the mean of the last 50 or so",
         choices=("last", "mean"))
     group = parser.add_argument_group("model")
-    add(group, "state_size", None, "dimensions of the state s", type=utils.positive_int)
-    add(group, "z_size", None, "dimensions of the innovation xi", type=utils.positive_int)
-    add(group, "content_size", None, "dimensions of a clip's content a", type=utils.non_negative_int)
-    add(group, "motion_type_size", None, "dimensions of a clip's motion type m", type=utils.non_negative_int)
+    add(group, "state_size", None, "dimensions of the state s", type=positive_int)
+    add(group, "z_size", None, "dimensions of the innovation xi", type=positive_int)
+    add(group, "content_size", None, "dimensions of a clip's content a", type=non_negative_int)
+    add(group, "motion_type_size", None, "dimensions of a clip's motion type m", type=non_negative_int)
     add(group, "dynamic_mode", None, "transition net: nonlinear, linear", choices=("nonlinear", "linear"))
     add(group, "frame_generator_mode", None, "64, 128, 150: the released name of the generator for this im_size",
         type=frame_side)
-    add(group, "refsig", None, "std sigma of the noise on frames, which are in [-1, 1]", type=utils.positive_float)
+    add(group, "refsig", None, "std sigma of the noise on frames, which are in [-1, 1]", type=positive_float)
     group = parser.add_argument_group("Langevin inference")
     add(group, "likelihood_scale", "sum", "log likelihood: sum over pixels (paper), or the released mean",
         choices=("sum", "mean"))
-    add(group, "sample_steps", 15, "Langevin steps per chunk and epoch", type=utils.positive_int)
-    add(group, "step_size delta", None, "step size delta; with the mean 0.03 for all", type=utils.positive_float)
+    add(group, "sample_steps", 15, "Langevin steps per chunk and epoch", type=positive_int)
+    add(group, "step_size delta", None, "step size delta; with the mean 0.03 for all", type=positive_float)
     add(group, "precision", "fp32", "products of G in inference; learning is always fp32", choices=("fp32", "bf16"))
     group = parser.add_argument_group("learning")
-    add(group, "num_epochs", None, "epochs, one update of the weights per chunk", type=utils.positive_int)
-    add(group, "batch_size", None, "clips per mini-batch", type=utils.positive_int)
+    add(group, "num_epochs", None, "epochs, one update of the weights per chunk", type=positive_int)
+    add(group, "batch_size", None, "clips per mini-batch", type=positive_int)
     add(group, "truncated_backprop_length", None, "frames of a chunk, through which gradients flow back in time",
-        type=utils.positive_int)
-    add(group, "lr lr_gen", 0.002, "learning rate of Adam", type=utils.positive_float)
-    add(group, "anneal", 0.0, "share of the epochs, at the end, over which the rate falls to a tenth", type=utils.share)
+        type=positive_int)
+    add(group, "lr lr_gen", 0.002, "learning rate of Adam", type=positive_float)
+    add(group, "anneal", 0.0, "share of the epochs, at the end, over which the rate falls to a tenth", type=share)
     add(group, "beta1 beta1_gen", 0.5, "first-moment decay of Adam", type=float)
     add(group, "seed", 0, "seed of all randomness", type=int)
     group = parser.add_argument_group("new videos")
     add(group, "ckpt ckpt_name", None, "checkpoint: a file, also of the run's model folder (default its latest.pt)")
-    add(group, "num_sections_in_test", None, "length, in chunks", type=utils.positive_int)
-    add(group, "num_batches_in_test", None, "how many mini-batches", type=utils.positive_int)
+    add(group, "num_sections_in_test", None, "length, in chunks", type=positive_int)
+    add(group, "num_batches_in_test", None, "how many mini-batches", type=positive_int)
     add(group, "init_state", None, "first state: as inferred, or random", choices=("inferred", "random"))
     add(group, "burn_in", 0, "frames left out at the start (the paper starts from a random state, and leaves some out)",
-        type=utils.non_negative_int)
+        type=non_negative_int)
     add(group, "content", "inferred", "content: each clip's, as inferred; random; or that of clip 0, 1, ...")
     add(group, "replay", help="generate from the inferred noise: the clips again, not new videos", action="store_true")
     add(group, "animate", None, "generate from a picture, the first frame, by a model learned with -encoder")
     group = parser.add_argument_group("output")
     add(group, "output_dir", None, "a run's outputs go to output_dir/category")
-    add(group, "log_step", 10, "epochs between outputs", type=utils.positive_int)
+    add(group, "log_step", 10, "epochs between outputs", type=positive_int)
     add(group, "overwrite", help="delete an earlier run of this category first", action="store_true")
     add(group, "dry_run", help="print the settings, the nets and the memory they need, and stop", action="store_true")
-    add(group, "device", "auto", "auto, cpu, cuda, cuda:1, ...", type=utils.device_name)
+    add(group, "device", "auto", "auto, cpu, cuda, cuda:1, ...", type=device_name)
     return parser
 
 
@@ -325,7 +341,7 @@ class Learner:
         """videos uint8 (N, T, H, W, 3), hidden bool (N, T, H, W) or None."""
         self.args, self.net, self.epoch = args, net, 0
         self.shown = {"observed": videos}
-        self.optimizer = utils.Adam(net.parameters(), args.lr, args.beta1)
+        self.optimizer = Adam(net.parameters(), args.lr, args.beta1)
         self.I, self.visible, self.truth, self.average = unit(videos).to(args.device), None, None, None
         if hidden is not None:
             hidden = torch.from_numpy(hidden)[:, None].to(args.device)
@@ -397,8 +413,8 @@ class Learner:
             metrics[f"grad_norm_{name}"] = sum(p.grad.square().sum() for p in net.parameters()).sqrt().item()
         for name, value in metrics.items():
             if not math.isfinite(value):
-                raise utils.RunError(f"diverged in epoch {self.epoch + 1}: {name} is {value}; lower -step_size or -lr")
-        self.optimizer.step(utils.learning_rate(self.args, self.epoch))
+                raise RunError(f"diverged in epoch {self.epoch + 1}: {name} is {value}; lower -step_size or -lr")
+        self.optimizer.step(learning_rate(self.args, self.epoch))
 
         self.J[rows, :, frames] = x.detach()
         for name, u in latents.items():
@@ -418,7 +434,7 @@ class Learner:
                 for frames in self.chunks:
                     s, metrics = self.learn_chunk(rows, frames, s)
                     chunks.append(metrics)
-            with utils.uninterrupted():
+            with uninterrupted():
                 self.epoch += 1
                 if self.visible is not None:
                     self.average = torch.lerp(self.average, self.J, 1 / min(self.epoch, MEMORY))
@@ -428,7 +444,7 @@ class Learner:
                 log(self.epoch, metrics)
         except BaseException:
             if self.epoch == done:
-                with utils.uninterrupted():
+                with uninterrupted():
                     self.restore(before)
             raise
         return metrics
@@ -483,14 +499,14 @@ def settings_of(args):
 
 def learn(args):
     """Learn from a category's clips; the newest state and pictures are in output_dir/category."""
-    utils.prepare(args.device)
+    prepare(args.device)
     torch.manual_seed(args.seed)
     videos, hidden, names = load(args)
     check_content(args, len(names))
     net = build_net(args)
     if args.dry_run:
         return print_header(args, net, names)
-    run = utils.Run(f"{args.output_dir}/{args.category}", settings_of(args), CHANGEABLE, args.overwrite)
+    run = Run(f"{args.output_dir}/{args.category}", settings_of(args), CHANGEABLE, args.overwrite)
     learner, state = Learner(args, videos, hidden, net), run.load_checkpoint(args.device)
     if state:
         learner.restore(state)
@@ -502,7 +518,7 @@ def learn(args):
         utils.save_frames(run.folder / "observed_sequence", grey(learner.I))
     errors = [] if learner.truth is None else ["recovery_error", "recovery_error_mean"]
     shown = ["psnr", "std_xi", *errors]
-    utils.fit(learner, run, lambda metrics: report(learner, run, metrics, shown, videos, hidden), shown,
+    fit(learner, run, lambda metrics: report(learner, run, metrics, shown, videos, hidden), shown,
               "-num_epochs 300 shows the scene")
     print(f"done: {learner.epoch} epochs; videos are in '{run.folder}/final_results'")
 
@@ -524,7 +540,7 @@ def report(learner, run, metrics, shown, videos, hidden):
         run.renew("films", last, lambda: utils.save_videos(run.folder, name, results, beside.values()))
         if last:
             judge(args, run.folder, results, videos, hidden)
-        utils.tell(f"epoch {epoch}/{args.num_epochs}", metrics, shown)
+        tell(f"epoch {epoch}/{args.num_epochs}", metrics, shown)
 
     run.save(learner.state(), epoch, last, show)
 
@@ -626,12 +642,12 @@ def encode_picture(net, path, side):
 @torch.no_grad()
 def generate(args, given):
     """-test: new videos from a learned model, whose nets, chunks and inferred latents come from its checkpoint."""
-    utils.prepare(args.device)
+    prepare(args.device)
     folder = Path(args.output_dir) / args.category
     path = Path(args.ckpt or folder / "model/latest.pt")
     if not path.exists() and (folder / "model" / path).exists():
         path = folder / "model" / path
-    state = utils.load_checkpoint(path, args.device, "latents")
+    state = load_checkpoint(path, args.device, "latents")
     learned = state["settings"] | {"frame_generator_mode": state["settings"]["im_size"]}
     for name in (*ARCHITECTURE, "frame_generator_mode"):
         if given.get(name, learned[name]) != learned[name]:
@@ -650,7 +666,7 @@ def generate(args, given):
     else:
         videos = torch.cat([new_videos(net, latents, args, batch) for batch in range(args.num_batches_in_test)])
     videos = grey(videos)
-    utils.delete_outputs(folder / "test")
+    delete_outputs(folder / "test")
     utils.save_videos(folder / "test", "synthesized", videos)
     sheet = utils.contact_sheet(videos[:12], [f"video {k}" for k in range(len(videos[:12]))])
     utils.write_atomically(folder / "test/contact_sheet.png", utils.png_bytes(sheet))
@@ -659,7 +675,7 @@ def generate(args, given):
 
 def main(argv=None):
     args, given = parse(argv)
-    return utils.run_program(lambda: generate(args, given) if args.test else learn(args), data.InputError)
+    return run_program(lambda: generate(args, given) if args.test else learn(args), data.InputError)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,21 @@ from torch.utils.data import DataLoader, Dataset
 
 import data
 import utils
+from fast.device import prepare
 from judge.tables import save_report, window_report
+from run.adam import Adam
+from run.flags import (
+    ArgumentParser,
+    RunError,
+    add_flag,
+    device_name,
+    non_negative_int,
+    positive_float,
+    positive_int,
+    run_program,
+)
+from run.folder import Run, load_checkpoint
+from run.loop import fit, tell, uninterrupted
 from videogan import FAKE, FRAMES, LATENT, REAL, SIZE, Discriminator, Generator, layer_table
 
 # Settings that a resumed run may change; all others decide the result.
@@ -33,44 +47,44 @@ BAD_SHARE = 0.1  # of the clips may be unreadable, and are skipped; a run with m
 
 
 def build_parser():
-    parser = utils.ArgumentParser(
+    parser = ArgumentParser(
         prog="main_videogan.py",
         description="Learn to generate videos of 32 frames of 64x64 pixels from the clips of a category (VideoGAN).",
         epilog="Flags take one dash or two, in full. The same command again resumes an unfinished run.",
     )
-    add = utils.add_flag
+    add = add_flag
     group = parser.add_argument_group("data")
     add(group, "category", "beach", "folder below data_path: video files, or strips that its list.txt names")
     add(group, "data_path data_root", "./trainingVideo", "where categories are")
     add(group, "data_list", None, "a list of strips, one path a line, relative to data_path")
     add(group, "window_step", 8, "video files: frames from the start of one window of 32 to the next",
-        type=utils.positive_int)
+        type=positive_int)
     add(group, "held_out", 0.1, "share of the clips, or of each video's frames at its end (32 or more), that is not "
         "learned from but judges the samples", type=float)
-    add(group, "workers", 1, "processes that read clips ahead, 0: none", type=utils.non_negative_int)
+    add(group, "workers", 1, "processes that read clips ahead, 0: none", type=non_negative_int)
     group = parser.add_argument_group("model")
     add(group, "conditional", help="generate from a first frame instead of noise", action="store_true")
     add(group, "streams", "2", "2: foreground, mask and background; 1: foreground alone", choices=("1", "2"))
     group = parser.add_argument_group("learning")
-    add(group, "num_iterations", 65000, "iterations, one step of each net", type=utils.positive_int)
-    add(group, "batch_size", None, "clips per iteration (default 64, conditional 32)", type=utils.positive_int)
+    add(group, "num_iterations", 65000, "iterations, one step of each net", type=positive_int)
+    add(group, "batch_size", None, "clips per iteration (default 64, conditional 32)", type=positive_int)
     add(group, "mask_penalty", None, "weight of the mean of the mask (default 0.1, conditional 0)", type=float)
     add(group, "frame_weight", 10.0, "conditional: weight of the first frame's L1 error", type=float)
-    add(group, "lr", 0.0002, "learning rate of Adam, both nets", type=utils.positive_float)
+    add(group, "lr", 0.0002, "learning rate of Adam, both nets", type=positive_float)
     add(group, "beta1", 0.5, "first-moment decay of Adam", type=float)
-    add(group, "seed", 0, "seed of all randomness", type=utils.non_negative_int)
+    add(group, "seed", 0, "seed of all randomness", type=non_negative_int)
     group = parser.add_argument_group("generating with a learned model")
     add(group, "generate", help="write new videos and what they are made of", action="store_true")
     add(group, "ckpt", None, "checkpoint (default the category's model/latest.pt)")
-    add(group, "sample_size", 16, "how many videos", type=utils.positive_int)
+    add(group, "sample_size", 16, "how many videos", type=positive_int)
     add(group, "image", None, "conditional: the first frame, a picture")
     group = parser.add_argument_group("output")
     add(group, "output_dir", "./output_videogan", "a run's outputs go to output_dir/category")
-    add(group, "log_step", 100, "iterations between outputs", type=utils.positive_int)
+    add(group, "log_step", 100, "iterations between outputs", type=positive_int)
     add(group, "overwrite", help="delete an earlier run of this category first", action="store_true")
     add(group, "dry_run", help="print the settings and the nets, and stop", action="store_true")
     group = parser.add_argument_group("performance")
-    add(group, "device", "auto", "auto, cpu, cuda, cuda:1, ...", type=utils.device_name)
+    add(group, "device", "auto", "auto, cpu, cuda, cuda:1, ...", type=device_name)
     add(group, "precision", "auto", "products: fp32, bf16, auto (bf16 on a GPU)", choices=("auto", "fp32", "bf16"))
     return parser
 
@@ -259,7 +273,7 @@ class Learner:
     def __init__(self, args, train, held_out, nets):
         self.args, self.train, self.iteration, self.bad = args, train, 0, {}
         self.G, self.D = nets
-        self.optimizers = [utils.Adam(net.parameters(), args.lr, args.beta1) for net in nets]
+        self.optimizers = [Adam(net.parameters(), args.lr, args.beta1) for net in nets]
         self.held_out = first_of(held_out, JUDGED)
         self.recent, self.logged = [], {}
         if args.conditional:
@@ -292,7 +306,7 @@ class Learner:
         args, (optimizer_G, optimizer_D) = self.args, self.optimizers
         real = self.next_batch()
         frame = real[:, :, 0].contiguous() if args.conditional else None
-        with utils.uninterrupted():
+        with uninterrupted():
             source = frame if args.conditional else draw(args, len(real), self.iteration)
             with torch.autocast(args.device.type, torch.bfloat16, enabled=args.precision == "bf16"):
                 scene = self.G(source)
@@ -318,7 +332,7 @@ class Learner:
                 log(self.iteration, self.logged)
         for name, value in self.logged.items():
             if not math.isfinite(value):
-                raise utils.RunError(f"diverged in iteration {self.iteration}: {name} is {value}; lower -lr")
+                raise RunError(f"diverged in iteration {self.iteration}: {name} is {value}; lower -lr")
         return self.logged
 
     def metrics(self):
@@ -388,13 +402,13 @@ def settings_of(args):
 
 def learn(args):
     """Learn from a category's clips; the newest state and pictures are in output_dir/category."""
-    utils.prepare(args.device)
+    prepare(args.device)
     torch.manual_seed(args.seed)
     train, held_out = load(args)
     nets = build_nets(args)
     if args.dry_run:
         return print_header(args, nets, train, held_out)
-    run = utils.Run(f"{args.output_dir}/{args.category}", settings_of(args), CHANGEABLE, args.overwrite, "iteration")
+    run = Run(f"{args.output_dir}/{args.category}", settings_of(args), CHANGEABLE, args.overwrite, "iteration")
     learner, state = Learner(args, train, held_out, nets), run.load_checkpoint(args.device)
     if state:
         learner.restore(state)
@@ -403,7 +417,7 @@ def learn(args):
     print_header(args, nets, train, held_out, learner)
     run.open_logs(learner.iteration)
     learner.start()
-    utils.fit(learner, run, lambda metrics: report(learner, run, metrics), SHOWN,
+    fit(learner, run, lambda metrics: report(learner, run, metrics), SHOWN,
               "-batch_size 8 -num_iterations 1000 shows the scenes")
     if learner.bad:
         print(f"{len(learner.bad)} of {len(train)} clips could not be read and were skipped")
@@ -426,7 +440,7 @@ def report(learner, run, metrics):
         run.renew("films", last, lambda: save_scenes(run.folder / "final_results", scenes))
         if last:
             judge(learner, run.folder)
-        utils.tell(f"iteration {iteration}/{args.num_iterations}", metrics, SHOWN)
+        tell(f"iteration {iteration}/{args.num_iterations}", metrics, SHOWN)
 
     run.save(learner.state(), iteration, last, show)
 
@@ -475,10 +489,10 @@ def print_header(args, nets, train, held_out, learner=None):
 
 def generate(args):
     """-generate: new videos, and the foreground, mask and background that they are made of."""
-    utils.prepare(args.device)
+    prepare(args.device)
     folder = Path(args.output_dir) / args.category
     path = args.ckpt or folder / "model/latest.pt"
-    state = utils.load_checkpoint(path, args.device, "G")
+    state = load_checkpoint(path, args.device, "G")
     learned = state["settings"]
     G = Generator(learned["streams"], learned["conditional"]).to(args.device)
     G.load_state_dict(state["G"])
@@ -499,7 +513,7 @@ def generate(args):
 
 def main(argv=None):
     args = parse(argv)
-    return utils.run_program(lambda: generate(args) if args.generate else learn(args), data.InputError)
+    return run_program(lambda: generate(args) if args.generate else learn(args), data.InputError)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 import data
 import utils
+from run.flags import ArgumentParser, RunError, add_flag, positive_float, positive_int, run_program
 
 SIDE = 128  # of the square frames of a strip
 MIN_FRAMES, MAX_FRAMES = 16, 34  # of a clip
@@ -41,18 +42,18 @@ QUALITY = 95  # of the JPEGs
 
 
 def build_parser():
-    parser = utils.ArgumentParser(
+    parser = ArgumentParser(
         prog="stabilize.py",
         description="Stabilise the videos of a folder and cut them into strips for main_videogan.py.",
         epilog="Flags take one dash or two, in full. The same command again goes on with an unfinished run.",
     )
-    add = utils.add_flag
+    add = add_flag
     add(parser, "videos", help="folder of videos, also in its subfolders", required=True)
     add(parser, "output", help="folder of the strips and of list.txt, which names them", required=True)
-    add(parser, "max_clips", 100, "clips kept of each video, at most", type=utils.positive_int)
+    add(parser, "max_clips", 100, "clips kept of each video, at most", type=positive_int)
     add(parser, "max_error", None, "drop a clip if half of a frame's matches are off by more than this, in pixels of "
-        "the video (default off)", type=utils.positive_float)
-    add(parser, "workers", os.cpu_count(), "processes", type=utils.positive_int)
+        "the video (default off)", type=positive_float)
+    add(parser, "workers", os.cpu_count(), "processes", type=positive_int)
     add(parser, "overwrite", help="delete the earlier strips of these videos first", action="store_true")
     return parser
 
@@ -254,7 +255,7 @@ def stabilize_all(jobs, workers):
         for future in as_completed(futures):
             yield future.result()
     except BrokenProcessPool:
-        raise utils.RunError("a worker process died, maybe for lack of memory: use fewer -workers; the same command "
+        raise RunError("a worker process died, maybe for lack of memory: use fewer -workers; the same command "
                              "goes on from there") from None
     finally:
         stop.set()
@@ -311,12 +312,12 @@ def report(records, output):
     if unreadable:
         print(f"unreadable videos: {len(unreadable)}", *unreadable, sep="\n  ")
     if not kept:
-        raise utils.RunError("no clip was kept: the lines above say why")
+        raise RunError("no clip was kept: the lines above say why")
 
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
-    return utils.run_program(lambda: stabilize(args), data.InputError)
+    return run_program(lambda: stabilize(args), data.InputError)
 
 
 if __name__ == "__main__":

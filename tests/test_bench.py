@@ -7,7 +7,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import bench
-import utils
 from model import NETS, descriptor
 
 
@@ -21,7 +20,7 @@ def test_the_arithmetic_that_f_needs_is_counted_as_by_pytorch(net_type):
 
 @pytest.mark.parametrize("net_type, bf16", [*((name, False) for name in bench.NETS), ("ST", True)])
 def test_the_table_has_every_variant_that_the_machine_has_instructions_for(net_type, bf16, monkeypatch, capsys):
-    monkeypatch.setattr(utils, "multiplies_bfloat16", lambda device: bf16)
+    monkeypatch.setattr(bench, "multiplies_bfloat16", lambda device: bf16)
     monkeypatch.setitem(bench.NETS, net_type, 16)
     monkeypatch.setattr(bench, "product_rate", lambda dtype, device: 100.0)
     monkeypatch.setattr(bench, "copy_rate", lambda device: 10.0)

@@ -15,6 +15,8 @@ import langevin
 import main_dyn_G
 import utils
 from dynamic_generator import IMAGE_SIZES, DynamicGenerator, Generator, ShiftNorm, Transition, by_columns
+from run.flags import RunError
+from run.folder import load_checkpoint, snapshot
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 TINY = {"im_size": 8, "state_size": 6, "z_size": 5, "num_frames": 7, "truncated_backprop_length": 3, "sample_steps": 3,
@@ -340,7 +342,7 @@ def test_hidden_pixels_influence_nothing(make_learner, moving, scale):
         for _ in range(2):
             metrics = learner.learn_epoch(no_log)
         gradients = [p.grad for p in learner.net.parameters()]
-        states.append((utils.snapshot(learner.state()), gradients, learner.pictures()[1], metrics["recovery_error"]))
+        states.append((snapshot(learner.state()), gradients, learner.pictures()[1], metrics["recovery_error"]))
     (state, gradients, pictures, error), (state_2, gradients_2, pictures_2, error_2), (state_3, *_) = states
     assert_same(state, state_2)
     assert_same(gradients, gradients_2)
@@ -398,7 +400,7 @@ def test_every_clip_chunk_and_epoch_has_noise_of_its_own(make_learner, monkeypat
 
 def test_inference_goes_on_from_where_it_was(make_learner):
     learner = make_learner(content_size=3, step_size=1e-6)
-    before = utils.snapshot(learner.latents)
+    before = snapshot(learner.latents)
     learner.learn_epoch(no_log)
     for name, u in learner.latents.items():
         torch.testing.assert_close(u, before[name], atol=1e-4, rtol=0)
@@ -407,7 +409,7 @@ def test_inference_goes_on_from_where_it_was(make_learner):
 def test_an_epoch_that_ends_early_never_was(make_learner, monkeypatch):
     learner = make_learner()
     learner.learn_epoch(no_log)
-    before, learn_chunk, calls = utils.snapshot(learner.state()), learner.learn_chunk, []
+    before, learn_chunk, calls = snapshot(learner.state()), learner.learn_chunk, []
 
     def stop(*args):
         calls.append(args)
@@ -418,14 +420,14 @@ def test_an_epoch_that_ends_early_never_was(make_learner, monkeypatch):
     monkeypatch.setattr(learner, "learn_chunk", stop)
     with pytest.raises(KeyboardInterrupt):
         learner.learn_epoch(no_log)
-    assert_same(before, utils.snapshot(learner.state()))
+    assert_same(before, snapshot(learner.state()))
 
     monkeypatch.setattr(learner, "learn_chunk", learn_chunk)
     learner.args.step_size = 1e15
-    with pytest.raises(utils.RunError, match="diverged in epoch 2: .* lower -step_size or -lr"):
+    with pytest.raises(RunError, match="diverged in epoch 2: .* lower -step_size or -lr"):
         learner.learn_epoch(no_log)
     learner.args.step_size = 0.03
-    assert_same(before, utils.snapshot(learner.state()))
+    assert_same(before, snapshot(learner.state()))
 
 
 def test_learning_fits_the_clip(make_learner):
@@ -560,7 +562,7 @@ def test_resumed_run_equals_an_uninterrupted_one(program, tmp_path, settings):
             code, out, err = program(**LEARN, **settings, num_epochs=last, output_dir=tmp_path / name)
             assert (code, err) == (0, "") and f"done: {last} epochs" in out
         folders.append(tmp_path / name / settings.get("category", "waves"))
-    states = [utils.load_checkpoint(folder / "model/latest.pt", "cpu") for folder in folders]
+    states = [load_checkpoint(folder / "model/latest.pt", "cpu") for folder in folders]
     for state in states:
         del state["settings"]["output_dir"]
     assert_same(*states)
@@ -634,7 +636,7 @@ def test_image_to_video(program, tmp_path, moving, make_learner):
     assert (code, err) == (0, "") and "1 videos of 4 frames" in out
 
     learner = make_learner(encoder=True, im_size=64, state_size=8, z_size=5, num_frames=4, sample_steps=1)
-    weights, latents = utils.snapshot(learner.net.encoder.state_dict()), utils.snapshot(learner.latents)
+    weights, latents = snapshot(learner.net.encoder.state_dict()), snapshot(learner.latents)
     a, s = learner.net.encoder(learner.I[:, :, 0])
     learner.learn_epoch(no_log)
     assert all(not torch.equal(v, weights[k]) for k, v in learner.net.encoder.state_dict().items())

@@ -25,6 +25,8 @@ import model
 import utils
 from judge.metrics import QUICK_COLUMNS, quick_metrics, texture_metrics
 from langevin import langevin
+from run.adam import Adam, learning_rate
+from run.folder import SHARES, Run
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 SMALL = "-im_size 16 -num_frames 12 -num_chain 2 -sample_steps 3 -log_step 2 -precision fp32 -device cpu".split()
@@ -407,7 +409,7 @@ def test_bfloat16_is_picked_where_it_is_faster_and_accurate(slow, error, chosen,
         return gradient(exact, x) * (1 + error if low else 1)
 
     monkeypatch.setattr(model.Descriptor, "gradient", altered)
-    monkeypatch.setattr(utils, "multiplies_bfloat16", lambda device: True)
+    monkeypatch.setattr(main, "multiplies_bfloat16", lambda device: True)
     f = model.descriptor("FC_S_large", 7, 12)
     before = {name: value.clone() for name, value in f.state_dict().items()}
     assert main.pick_precision(f, 50 * torch.randn(1, 3, 7, 12, 12)) == chosen
@@ -415,7 +417,7 @@ def test_bfloat16_is_picked_where_it_is_faster_and_accurate(slow, error, chosen,
 
 
 def test_bfloat16_is_not_tried_where_it_would_take_minutes(monkeypatch):
-    monkeypatch.setattr(utils, "multiplies_bfloat16", lambda device: False)
+    monkeypatch.setattr(main, "multiplies_bfloat16", lambda device: False)
     monkeypatch.setattr(model.Descriptor, "gradient", lambda f, x: pytest.fail("it was"))
     assert main.pick_precision(model.descriptor("FC_S_large", 7, 12), torch.zeros(1, 3, 7, 12, 12)) == "fp32"
 
@@ -429,7 +431,7 @@ def test_a_library_without_an_algorithm_for_bfloat16_leaves_float32(monkeypatch)
         return gradient(f, x)
 
     monkeypatch.setattr(model.Descriptor, "gradient", fails)
-    monkeypatch.setattr(utils, "multiplies_bfloat16", lambda device: True)
+    monkeypatch.setattr(main, "multiplies_bfloat16", lambda device: True)
     f = model.descriptor("FC_S_large", 7, 12)
     assert main.pick_precision(f, torch.randn(1, 3, 7, 12, 12)) == "fp32"
     assert not any(layer.bias.any() for layer in f.layers)  # as they were
@@ -568,8 +570,8 @@ def interrupting(function, at):
 MOMENTS = {  # where a Ctrl-C comes in epoch 3, and the epochs that are done by then
     "while sampling": (model.Descriptor, "gradient", 8, 2),
     "while learning": (model.Descriptor, "features", 4, 2),
-    "while the parameters are updated": (utils.Adam, "step", 3, 3),
-    "while the row is logged": (utils.Run, "log", 3, 3),
+    "while the parameters are updated": (Adam, "step", 3, 3),
+    "while the row is logged": (Run, "log", 3, 3),
 }
 
 
@@ -1084,7 +1086,7 @@ def test_with_the_quality_preset_a_scene_has_its_mean_image_subtracted_and_rate_
     args = quality("-num_epochs", "400")
     assert (args.mean, args.sample_steps, quality().num_epochs) == ("image", 2, 600)
     falls = [0.1 ** (epoch / 400) for epoch in range(401)]
-    assert [utils.learning_rate(args, epoch) for epoch in range(401)] == pytest.approx([0.002 * x for x in falls])
+    assert [learning_rate(args, epoch) for epoch in range(401)] == pytest.approx([0.002 * x for x in falls])
     assert [main.step_size(args, epoch) for epoch in range(401)] == pytest.approx([0.5 * x**0.5 for x in falls])
     assert quality("-anneal", "0").anneal == 0
 
@@ -1094,7 +1096,7 @@ def test_else_the_quality_presets_rate_stays_for_600_epochs_at_most(other):
     for epochs, steady in ((400, 240), (1000, 600), (2400, 600)):
         args = quality(*other.split(), "-num_epochs", str(epochs))
         assert args.mean == "scalar"
-        rates = [utils.learning_rate(args, epoch) for epoch in range(epochs)]
+        rates = [learning_rate(args, epoch) for epoch in range(epochs)]
         assert sum(rate == 0.002 for rate in rates) == pytest.approx(steady, abs=1)
         deltas = [main.step_size(args, epoch) for epoch in (0, steady - 1, epochs)]
         assert deltas == pytest.approx([0.5, 0.5, 0.5 * 0.1**0.5])
@@ -1114,7 +1116,7 @@ def test_chains_move_by_the_step_size_of_their_epoch(tmp_path, flags, monkeypatc
 @pytest.mark.parametrize("more, first", [([], "observed"), (["-mask_type", "region"], "recovered")])
 def test_a_contact_sheet_has_room_for_chains_beside_many_clips(more, first, tmp_path, flags, monkeypatch):
     sheets = []
-    monkeypatch.setattr(utils.Run, "log_pictures", lambda run, epoch, videos, names, last: sheets.append(names))
+    monkeypatch.setattr(Run, "log_pictures", lambda run, epoch, videos, names, last: sheets.append(names))
     monkeypatch.setattr(main, "ROWS", 2)
     assert main.main(flags(tmp_path, *"-category three -num_epochs 1".split(), *more)) == 0
     assert sheets == [[f"{first} 0", f"{first} 1", "chain 0", "chain 1"]]
@@ -1139,9 +1141,9 @@ def test_help_shows_every_flag_and_the_defaults(capsys):
 
 
 def test_a_large_state_is_saved_as_often_as_time_affords_and_at_the_end(tmp_path, flags, monkeypatch):
-    monkeypatch.setattr(utils, "SNAPSHOT", 0)
-    monkeypatch.setattr(utils, "CHEAP", 0)
-    monkeypatch.setattr(utils, "SHARES", utils.SHARES | {"checkpoints": 0.0})
+    monkeypatch.setattr("run.folder.SNAPSHOT", 0)
+    monkeypatch.setattr("run.folder.CHEAP", 0)
+    monkeypatch.setattr("run.folder.SHARES", SHARES | {"checkpoints": 0.0})
     assert main.main(flags(tmp_path, "-num_epochs", 5)) == 0
     names = sorted(path.name for path in (tmp_path / "clip/model").iterdir())
     assert names == ["epoch_0002.pt", "epoch_0005.pt", "latest.pt"]

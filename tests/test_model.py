@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import utils
+from fast.device import prepare
 from langevin import LangevinGraph, langevin
 from model import NETS, Conv3d, FullPlane, descriptor, layer_table, same_padding
+from run.adam import Adam
 
 # From the paper's and the released nets: (size, kernel, stride), output, (zeros before, zeros after).
 SAME = [
@@ -130,7 +131,7 @@ def test_values_gradients_and_one_step_of_adam_equal_the_released_program(name, 
     gap = f_J.flatten(1).sum(1).mean() - f_I.flatten(1).sum(1).mean()
     assert gap.item() == pytest.approx(golden["loss_map"].sum(dtype=np.float64), rel=1e-4)  # a difference of large sums
 
-    optimizer = utils.Adam(f.parameters(), lr=0.001, beta1=0.5)
+    optimizer = Adam(f.parameters(), lr=0.001, beta1=0.5)
     gap.backward()
     for i, p in enumerate(f.parameters()):
         at = golden[f"p{i}_idx"]
@@ -338,7 +339,7 @@ def test_gradient_follows_the_weights(net_type, dtype, limit):
     size = (12, 11, 10)
     f, x = clear_of_kinks(net(net_type, size)).sample_in(dtype), video(2, size)
     other = clear_of_kinks(net(net_type, size, seed=9))
-    optimizer = utils.Adam(f.parameters(), lr=0.005, beta1=0.5)
+    optimizer = Adam(f.parameters(), lr=0.005, beta1=0.5)
 
     def step():
         optimizer.zero_grad()
@@ -495,7 +496,7 @@ def test_a_gpu_computes_the_same_gradient(net_type, dtype, limit):
     size = (24, 17, 12)
     f, x = clear_of_kinks(net(net_type, size)), video(2, size)
     exact = f.plain_gradient(x)
-    utils.prepare(torch.device("cuda"))
+    prepare(torch.device("cuda"))
     f, x = f.cuda().sample_in(dtype), x.cuda()
     assert norm_error(f.gradient(x).cpu(), exact) < limit
 
@@ -505,10 +506,10 @@ def test_a_gpu_computes_the_same_gradient(net_type, dtype, limit):
 @pytest.mark.parametrize("forward, gradient", [("direct", "direct"), ("direct", "blocks"), ("blocks", "columns")])
 def test_a_cuda_graph_of_a_chain_follows_the_weights(forward, gradient, dtype, limit):
     size = (24, 17, 12)
-    utils.prepare(torch.device("cuda"))
+    prepare(torch.device("cuda"))
     f, x = clear_of_kinks(net("FC_S_large", size)).cuda(), video(2, size).cuda()
     route(f, forward, gradient).sample_in(dtype)
-    adam = utils.Adam(f.parameters(), 0.01, 0.5)
+    adam = Adam(f.parameters(), 0.01, 0.5)
 
     def noise():
         return [torch.Generator("cuda").manual_seed(seed) for seed in (1, 2)]

@@ -20,16 +20,30 @@ import torch
 from PIL import Image
 
 import utils
+from fast.device import multiplies_bfloat16
+from run.adam import Adam, learning_rate
+from run.flags import (
+    ArgumentParser,
+    RunError,
+    add_flag,
+    device_name,
+    image_size,
+    positive_float,
+    positive_int,
+    run_program,
+)
+from run.folder import SHARES, SNAPSHOT, Run, load_checkpoint
+from run.loop import fit, uninterrupted
 
 
 @pytest.fixture
 def flags():
-    parser = utils.ArgumentParser(prog="some.py")
-    utils.add_flag(parser, "category", "fire", "what")
-    utils.add_flag(parser, "im_size image_size sz", "16", "side", type=utils.image_size)
-    utils.add_flag(parser, "num_chain", 3, "chains", type=utils.positive_int)
-    utils.add_flag(parser, "lr", 0.1, "rate", type=utils.positive_float)
-    utils.add_flag(parser, "overwrite", help="delete", action="store_true")
+    parser = ArgumentParser(prog="some.py")
+    add_flag(parser, "category", "fire", "what")
+    add_flag(parser, "im_size image_size sz", "16", "side", type=image_size)
+    add_flag(parser, "num_chain", 3, "chains", type=positive_int)
+    add_flag(parser, "lr", 0.1, "rate", type=positive_float)
+    add_flag(parser, "overwrite", help="delete", action="store_true")
     return parser
 
 
@@ -75,11 +89,11 @@ def test_help_shows_every_flag_with_its_default(flags, capsys):
 
 
 def test_auto_is_a_device_that_works_and_others_must_exist():
-    torch.empty(1, device=utils.device_name("auto"))
-    assert utils.device_name("cpu") == torch.device("cpu")
+    torch.empty(1, device=device_name("auto"))
+    assert device_name("cpu") == torch.device("cpu")
     for name in ("cuda:77", "tpu", "", "cpu cpu"):
         with pytest.raises(Exception, match="there is no device"):
-            utils.device_name(name)
+            device_name(name)
 
 
 class BadInput(Exception):
@@ -88,8 +102,8 @@ class BadInput(Exception):
 
 @pytest.mark.parametrize(
     "error, code, part",
-    [(BadInput("no such clip"), 2, "no such clip"), (utils.RunError("diverged"), 1, "diverged"),
-     (utils.RunError("other settings", code=2), 2, "other settings"), (KeyboardInterrupt(), 130, "interrupted"),
+    [(BadInput("no such clip"), 2, "no such clip"), (RunError("diverged"), 1, "diverged"),
+     (RunError("other settings", code=2), 2, "other settings"), (KeyboardInterrupt(), 130, "interrupted"),
      (KeyboardInterrupt("epoch 3 is saved"), 130, "epoch 3 is saved"),
      (OSError(28, "No space left on device"), 1, "No space left on device"),
      (PermissionError(13, "Permission denied", "/x/y"), 1, "/x/y"), (torch.OutOfMemoryError("x"), 1, "memory")],
@@ -99,31 +113,31 @@ def test_what_a_user_can_cause_is_one_line_and_an_exit_code(error, code, part, c
     def program():
         raise error
 
-    assert utils.run_program(program, BadInput) == code
+    assert run_program(program, BadInput) == code
     [line] = capsys.readouterr().err.splitlines()
     assert part in line
 
 
 def test_a_program_that_ends_well_is_exit_0_and_a_bug_is_a_traceback(capsys):
-    assert utils.run_program(lambda: None, BadInput) == 0
+    assert run_program(lambda: None, BadInput) == 0
     assert capsys.readouterr().err == ""
     with pytest.raises(ZeroDivisionError):
-        utils.run_program(lambda: 1 / 0, BadInput)
+        run_program(lambda: 1 / 0, BadInput)
 
 
 def test_an_interrupt_waits_until_what_belongs_together_has_changed():
     done, handler = [], signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        with utils.uninterrupted():
+        with uninterrupted():
             os.kill(os.getpid(), signal.SIGINT)
             done.append("first")
             done.append("second")
     assert done == ["first", "second"]
     assert signal.getsignal(signal.SIGINT) is handler
-    with utils.uninterrupted():  # nothing is left over
+    with uninterrupted():  # nothing is left over
         pass
     with pytest.raises(KeyError):
-        with utils.uninterrupted():
+        with uninterrupted():
             raise KeyError
     assert signal.getsignal(signal.SIGINT) is handler
 
@@ -164,7 +178,7 @@ def test_adam_is_tensorflows_whose_epsilon_counts_for_tiny_gradients():
     generator = torch.Generator().manual_seed(0)
     for scale in (1e-9, 1e-7, 1e-4, 1.0, 1e4):
         start, gradients = torch.zeros(50), torch.randn(6, 50, generator=generator) * scale
-        ours = adam_steps(lambda p: utils.Adam(p, lr=0.001, beta1=0.5), start, gradients)
+        ours = adam_steps(lambda p: Adam(p, lr=0.001, beta1=0.5), start, gradients)
         theirs = adam_steps(lambda p: torch.optim.Adam(p, lr=0.001, betas=(0.5, 0.999)), start, gradients)
         exact = tensorflows_adam(start, gradients)
         assert (ours - exact).abs().max() < 1e-5 * exact.abs().max()
@@ -180,11 +194,11 @@ def test_adam_goes_on_from_its_saved_state_whatever_order_the_weights_are_in(ord
     gradients = torch.randn(5, *size, generator=torch.Generator().manual_seed(0)) * 1e-7
     p = torch.nn.Parameter(torch.zeros(size))
     q = torch.nn.Parameter(torch.zeros(size).to(memory_format=order))
-    first = utils.Adam([p], 0.01, 0.5)
+    first = Adam([p], 0.01, 0.5)
     for g in gradients[:3]:
         p.grad = g.clone()
         first.step()
-    second = utils.Adam([q], 0.01, 0.5)
+    second = Adam([q], 0.01, 0.5)
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     with torch.no_grad():
         q.copy_(p)
@@ -198,7 +212,7 @@ def test_adam_goes_on_from_its_saved_state_whatever_order_the_weights_are_in(ord
 
 def test_adam_copies_no_gradient():
     p = torch.nn.Parameter(torch.zeros(4, 5, 2, 3, 2).to(memory_format=torch.channels_last_3d))
-    optimizer, p.grad = utils.Adam([p], 0.01, 0.5), torch.ones_like(p)
+    optimizer, p.grad = Adam([p], 0.01, 0.5), torch.ones_like(p)
     with torch.profiler.profile() as profile:
         optimizer.step()
     names = {event.name for event in profile.events()}
@@ -207,7 +221,7 @@ def test_adam_copies_no_gradient():
 
 def test_a_step_of_adam_tells_that_the_parameters_have_changed():
     p = torch.nn.Parameter(torch.zeros(3))
-    optimizer = utils.Adam([p], 0.1, 0.5)
+    optimizer = Adam([p], 0.1, 0.5)
     for _ in range(2):
         version, p.grad = p._version, torch.ones(3)
         optimizer.step()
@@ -215,9 +229,9 @@ def test_a_step_of_adam_tells_that_the_parameters_have_changed():
 
 
 def test_adam_does_not_import_the_compiler_which_takes_two_seconds():
-    use = "w = torch.nn.Parameter(torch.ones(2)); a = utils.Adam([w], 0.1, 0.5); w.grad = torch.ones(2); a.step()"
+    use = "w = torch.nn.Parameter(torch.ones(2)); a = run.adam.Adam([w], 0.1, 0.5); w.grad = torch.ones(2); a.step()"
     save = "a.load_state_dict(a.state_dict()); a.zero_grad(); assert w.grad is None"
-    program = f"import sys, torch, utils; {use}; {save}; print('torch._dynamo' in sys.modules, w[0].item() < 1)"
+    program = f"import sys, torch, run.adam; {use}; {save}; print('torch._dynamo' in sys.modules, w[0].item() < 1)"
     root = Path(utils.__file__).parent
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=root)
     assert done.stdout.split() == ["False", "True"], done.stderr
@@ -339,13 +353,13 @@ def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path):
 
 
 def new_run(folder, **settings):
-    return utils.Run(folder, {"lr": 0.1, "num_epochs": 5, "size": [3, 4], **settings}, ("num_epochs",))
+    return Run(folder, {"lr": 0.1, "num_epochs": 5, "size": [3, 4], **settings}, ("num_epochs",))
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null"])
 def test_a_damaged_config_is_an_error_of_one_line(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(utils.RunError, match="config.json' is damaged") as caught:
+    with pytest.raises(RunError, match="config.json' is damaged") as caught:
         new_run(tmp_path)
     assert caught.value.code == 2
 
@@ -357,7 +371,7 @@ def test_the_same_video_is_the_same_mp4(moving):
 def test_a_run_takes_other_settings_only_where_they_may_change(tmp_path):
     new_run(tmp_path / "run")
     new_run(tmp_path / "run", num_epochs=9)
-    with pytest.raises(utils.RunError) as caught:
+    with pytest.raises(RunError) as caught:
         new_run(tmp_path / "run", lr=0.2, size=[3, 5])
     message = str(caught.value)
     assert caught.value.code == 2 and "\n" not in message
@@ -367,15 +381,15 @@ def test_a_run_takes_other_settings_only_where_they_may_change(tmp_path):
 
 def test_a_folder_has_one_run_at_a_time(tmp_path):
     settings = {"lr": 0.1}
-    run = utils.Run(tmp_path, settings, ())
+    run = Run(tmp_path, settings, ())
     before = (tmp_path / "config.json").read_bytes()
     for overwrite in (False, True):
-        with pytest.raises(utils.RunError, match="another program is at work") as caught:
-            utils.Run(tmp_path, {"lr": 0.2}, (), overwrite)
+        with pytest.raises(RunError, match="another program is at work") as caught:
+            Run(tmp_path, {"lr": 0.2}, (), overwrite)
         assert caught.value.code == 2 and (tmp_path / "config.json").read_bytes() == before
     run.open_logs(0)
     run.close()
-    utils.Run(tmp_path, settings, ())
+    Run(tmp_path, settings, ())
 
 
 def test_the_newest_checkpoints_are_kept_and_each_is_whole(tmp_path):
@@ -385,7 +399,7 @@ def test_the_newest_checkpoints_are_kept_and_each_is_whole(tmp_path):
     kept = sorted(p.name for p in (tmp_path / "run/model").iterdir())
     assert kept == ["epoch_1000.pt", "epoch_10000.pt", "epoch_9998.pt", "latest.pt"]
     for name, epoch in (("latest", 10000), ("epoch_10000", 10000), ("epoch_9998", 9998), ("epoch_1000", 1000)):
-        state = utils.load_checkpoint(tmp_path / f"run/model/{name}.pt", "cpu")
+        state = load_checkpoint(tmp_path / f"run/model/{name}.pt", "cpu")
         assert state["epoch"] == epoch and torch.equal(state["w"], torch.full((3,), float(epoch)))
     assert run.load_checkpoint("cpu")["epoch"] == 10000
 
@@ -418,7 +432,7 @@ def test_a_disk_that_is_full_while_saving_is_named_and_the_checkpoint_before_is_
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", lambda state, file: save(state, Full()))
-    with pytest.raises(utils.RunError) as caught:
+    with pytest.raises(RunError) as caught:
         run.save_checkpoint({"epoch": 2, "w": torch.zeros(100)}, 2)
     assert caught.value.code == 1
     assert "latest.pt" in str(caught.value) and "No space left on device" in str(caught.value)
@@ -435,17 +449,17 @@ def test_a_job_in_the_background_is_waited_for_and_what_it_raises_arrives(tmp_pa
 
     def fails():
         assert done == ["first"]  # one at a time, in their order
-        raise utils.RunError("no room")
+        raise RunError("no room")
 
     run.in_background(slow)
     run.in_background(fails)
-    with pytest.raises(utils.RunError, match="no room"):
+    with pytest.raises(RunError, match="no room"):
         run.wait()
     run.wait()  # told once
 
 
 def test_a_few_jobs_may_wait_for_their_turn_and_none_is_heard_of_after_one_that_failed(tmp_path, monkeypatch):
-    monkeypatch.setattr(utils, "BACKLOG", 3)
+    monkeypatch.setattr("run.folder.BACKLOG", 3)
     run, gate, done = new_run(tmp_path / "run"), threading.Event(), []
     run.in_background(gate.wait)
     run.in_background(lambda: done.append(1))
@@ -467,10 +481,10 @@ def test_a_few_jobs_may_wait_for_their_turn_and_none_is_heard_of_after_one_that_
 
 @pytest.mark.parametrize("device, waits", [("cpu", True), ("cuda:0", False)])
 def test_a_gpu_learns_on_while_its_state_is_saved_and_a_cpu_while_a_small_one_is(device, waits, tmp_path, monkeypatch):
-    monkeypatch.setattr(utils, "CHEAP", 0)
-    run, gate, large = new_run(tmp_path / "run", device=device), threading.Event(), utils.SNAPSHOT // 4
+    monkeypatch.setattr("run.folder.CHEAP", 0)
+    run, gate, large = new_run(tmp_path / "run", device=device), threading.Event(), SNAPSHOT // 4
     state = {"w": torch.zeros(1).expand(large)}  # takes no memory
-    monkeypatch.setattr(utils, "snapshot", lambda state: {"copied": True})
+    monkeypatch.setattr("run.folder.snapshot", lambda state: {"copied": True})
     saved = []
     monkeypatch.setattr(run, "save_checkpoint", lambda state, epoch: saved.append((epoch, *sorted(state))))
     if waits:
@@ -497,14 +511,14 @@ def test_a_second_interruption_while_the_first_is_answered_changes_nothing(tmp_p
 
     learner = SimpleNamespace(args=SimpleNamespace(num_epochs=9), epoch=4, learn_epoch=interrupted, state=dict)
     with pytest.raises(KeyboardInterrupt, match="epoch 4 is saved in"):
-        utils.fit(learner, run, lambda metrics: None, (), None)
+        fit(learner, run, lambda metrics: None, (), None)
     assert (tmp_path / "run/model/epoch_0004.pt").exists()
     assert "what is left is being written" in capsys.readouterr().out
 
 
 def test_log_steps_that_wait_keep_no_state_that_is_not_saved(tmp_path, monkeypatch):
-    monkeypatch.setattr(utils, "CHEAP", 0)
-    monkeypatch.setattr(utils, "SHARES", dict.fromkeys(utils.SHARES, -1.0))
+    monkeypatch.setattr("run.folder.CHEAP", 0)
+    monkeypatch.setattr("run.folder.SHARES", dict.fromkeys(SHARES, -1.0))
     run, gate, chains = new_run(tmp_path / "run"), threading.Event(), torch.zeros(5)
     held = weakref.ref(chains)
     run.save({"chains": [chains]}, 1, False, gate.wait)
@@ -516,17 +530,17 @@ def test_log_steps_that_wait_keep_no_state_that_is_not_saved(tmp_path, monkeypat
 
 def test_a_checkpoint_may_hold_only_plain_types_and_tensors(tmp_path):
     torch.save({"path": tmp_path}, tmp_path / "a.pt")
-    with pytest.raises(utils.RunError, match="a.pt"):
-        utils.load_checkpoint(tmp_path / "a.pt", "cpu")
-    with pytest.raises(utils.RunError, match="there is no checkpoint"):
-        utils.load_checkpoint(tmp_path / "b.pt", "cpu")
+    with pytest.raises(RunError, match="a.pt"):
+        load_checkpoint(tmp_path / "a.pt", "cpu")
+    with pytest.raises(RunError, match="there is no checkpoint"):
+        load_checkpoint(tmp_path / "b.pt", "cpu")
 
 
 @pytest.mark.parametrize("state", [torch.zeros(2), {"latents": 1}, [1]])
 def test_another_programs_checkpoint_is_told_apart(state, tmp_path):
     torch.save(state, tmp_path / "a.pt")
-    with pytest.raises(utils.RunError, match="not a checkpoint of this program") as caught:
-        utils.load_checkpoint(tmp_path / "a.pt", "cpu", "chains")
+    with pytest.raises(RunError, match="not a checkpoint of this program") as caught:
+        load_checkpoint(tmp_path / "a.pt", "cpu", "chains")
     assert caught.value.code == 2
 
 
@@ -547,7 +561,7 @@ def test_log_rows_after_the_resumed_epoch_are_dropped(tmp_path):
 
 def test_outputs_keep_to_their_share_of_the_time(tmp_path, moving, monkeypatch):
     """What has taken more than its share waits; first and last results, and every sheet, are written all the same."""
-    monkeypatch.setattr(utils, "SHARES", dict.fromkeys(utils.SHARES, 0.0))
+    monkeypatch.setattr("run.folder.SHARES", dict.fromkeys(SHARES, 0.0))
     run, video = new_run(tmp_path), moving(4, 24, 24)
     run.open_logs(0)
     written = []
@@ -566,16 +580,16 @@ def test_outputs_keep_to_their_share_of_the_time(tmp_path, moving, monkeypatch):
 
 
 def test_the_rate_falls_to_a_tenth_over_the_last_part():
-    rates = [utils.learning_rate(SimpleNamespace(lr=0.01, num_epochs=10, anneal=0.4), epoch) for epoch in range(11)]
+    rates = [learning_rate(SimpleNamespace(lr=0.01, num_epochs=10, anneal=0.4), epoch) for epoch in range(11)]
     assert rates[:7] == [0.01] * 7
     assert rates[6:] == pytest.approx([0.01 * 0.1 ** (k / 4) for k in range(5)])
     constant = SimpleNamespace(lr=0.01, num_epochs=10, anneal=0.0)
-    assert {utils.learning_rate(constant, epoch) for epoch in range(11)} == {0.01}
+    assert {learning_rate(constant, epoch) for epoch in range(11)} == {0.01}
 
 
 def test_adam_steps_at_the_rate_that_it_is_given():
     w = torch.nn.Parameter(torch.zeros(3))
-    optimizer, moves = utils.Adam([w], lr=0.1, beta1=0.5), []
+    optimizer, moves = Adam([w], lr=0.1, beta1=0.5), []
     for rate in (None, 0.01, 0.02):
         before, w.grad = w.detach().clone(), torch.ones(3)
         optimizer.step(rate)
@@ -592,4 +606,4 @@ def test_instructions_for_bfloat16_are_found():
     flags = flags[0].split()
     if "avx512f" in flags and "avx512_bf16" not in flags:
         pytest.skip("this processor emulates them")
-    assert utils.multiplies_bfloat16(torch.device("cpu")) == ("avx512_bf16" in flags)
+    assert multiplies_bfloat16(torch.device("cpu")) == ("avx512_bf16" in flags)

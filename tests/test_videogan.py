@@ -15,9 +15,9 @@ from torch import nn
 
 import data
 import main_videogan as trainer
-import utils
 import videogan
 from judge.tables import window_report
+from run.adam import Adam
 from videogan import Discriminator, Generator, Scene
 
 ROOT = Path(__file__).parents[1]
@@ -175,12 +175,12 @@ def test_a_step_of_each_net_goes_its_way():
     first, on_real, _ = trainer.discriminator_loss(D, real, video)
     assert on_real.shape == (4, 2)
     first.backward()
-    utils.Adam(D.parameters(), args.lr, args.beta1).step()
+    Adam(D.parameters(), args.lr, args.beta1).step()
     assert trainer.discriminator_loss(D, real, video)[0] < first
 
     loss, before, *_ = trainer.generator_loss(D, G(z), None, 0, 0)
     loss.backward()
-    utils.Adam(G.parameters(), args.lr, args.beta1).step()
+    Adam(G.parameters(), args.lr, args.beta1).step()
     assert trainer.generator_loss(D, G(z), None, 0, 0)[1] < before  # cross entropy of "real"
 
 

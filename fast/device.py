@@ -1,0 +1,52 @@
+"""What a device can do, and the settings of the process that make it fast."""
+
+import os
+import platform
+import time
+
+import torch
+
+
+def prepare(device):
+    """Settings of the process for a device, before its first use.
+
+    A GPU: cuDNN tries the three kernels that it expects most of and keeps the fastest (its first alone may be many
+    times slower, ten are no faster and take seconds more to try); float32 products are float32, not TF32. A CPU: the C
+    library keeps large freed blocks, for all threads, since giving them back and faulting them in again costs a
+    Langevin step more than its arithmetic (Linux with glibc; elsewhere nothing happens).
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device.index or 0)
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit = True, 3
+        torch.backends.cudnn.conv.fp32_precision = torch.backends.cuda.matmul.fp32_precision = "ieee"
+    elif platform.system() == "Linux" and platform.libc_ver()[0] == "glibc":
+        import ctypes
+
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: no block gets a mapping of its own
+        libc.mallopt(-8, 1)  # M_ARENA_MAX: threads share one heap
+        libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: never shrink the heap
+
+
+def multiplies_bfloat16(device):
+    """Whether the device has instructions for products in bfloat16: without, they take a hundred times longer than
+    float32's."""
+    seconds = []
+    for dtype, count in ((torch.float32, 30), (torch.bfloat16, 3)):  # a busy machine must not make the first look slow
+        x, trials = torch.ones(256, 256, dtype=dtype, device=device), []
+        for _ in range(count):
+            begun = time.perf_counter()
+            (x @ x)[0, 0].item()  # waits for the device
+            trials.append(time.perf_counter() - begun)
+        seconds.append(min(trials))
+    return seconds[1] < 10 * seconds[0]
+
+
+def available_memory(device):
+    """Bytes that are free on the device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 8 * 2**30

@@ -1,0 +1,130 @@
+"""The command line that all programs share: a parser, types of values, and exit codes."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+
+class RunError(Exception):
+    """A run that cannot go on: the message says what happened and what to do; `code` is the exit code."""
+
+    def __init__(self, message, code=1):
+        super().__init__(message)
+        self.code = code
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """Long flags with one dash or two, exact match only; an error is one line and exit code 2."""
+
+    def __init__(self, **kwargs):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs)
+
+    def _get_option_tuples(self, option_string):
+        return []  # argparse still abbreviates long flags with one dash; never here
+
+    def parse_given(self, argv=None):
+        """The settings, and by name those among them that the user gave."""
+        args = self.parse_args(argv)
+        unset = argparse.Namespace(**dict.fromkeys(vars(args)))
+        return args, {name: value for name, value in vars(self.parse_args(argv, unset)).items() if value is not None}
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message} ({self.prog} -h lists the flags)\n")
+
+
+def add_flag(group, names, default=None, help="", **kwargs):
+    """Add a flag under one or more names (separated by blanks), each with one dash and with two; the default, which
+    stands only here, is shown in the help."""
+    flags = [dash + name for name in names.split() for dash in ("-", "--")]
+    if default is not None and kwargs.get("action") != "store_true":
+        help += f" (default {default})"
+    if "action" in kwargs:
+        group.add_argument(*flags, dest=names.split()[0], help=help, **kwargs)
+    else:
+        kwargs.setdefault("metavar", "X")
+        group.add_argument(*flags, dest=names.split()[0], default=default, help=help, **kwargs)
+
+
+def positive_int(text):
+    value = int(text) if text.isdecimal() else 0
+    if not 0 < value < 2**31:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0 (and below 2^31)")
+    return value
+
+
+def non_negative_int(text):
+    return 0 if text == "0" else positive_int(text)
+
+
+def number(text):
+    """The number that a text says, or nan."""
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+def positive_float(text):
+    value = number(text)
+    if not 1e-12 <= value <= 1e18:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0 (from 1e-12 to 1e18)")
+    return value
+
+
+def non_negative_float(text):
+    value = number(text)
+    if not 0 <= value <= 1e18:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0 to 1e18")
+    return value
+
+
+def share(text):
+    value = number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0 to 1")
+    return value
+
+
+def image_size(text):
+    """'224' or 'height x width' such as '100x200' -> (H, W)."""
+    sides = text.lower().split("x")
+    if len(sides) > 2 or "" in sides:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither a side such as 224 nor height x width such as 100x200")
+    height, width = positive_int(sides[0]), positive_int(sides[-1])
+    return height, width
+
+
+def device_name(text):
+    """'auto', 'cpu', 'cuda', 'cuda:1', ... -> a torch.device that exists."""
+    if text == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(text)
+        torch.empty(1, device=device).item()  # which a device without memory of its own refuses
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise argparse.ArgumentTypeError(f"there is no device '{text}' here; 'auto' takes what there is") from None
+    return device
+
+
+def run_program(program, bad_input):
+    """Call program() and return its exit code: 0 done, 1 failed, 2 bad input (an exception of type bad_input), 130
+    interrupted. What a user can cause ends in one line on stderr, never in a traceback."""
+    name = Path(sys.argv[0]).name
+    try:
+        program()
+        return 0
+    except bad_input as error:
+        message, code = str(error), 2
+    except RunError as error:
+        message, code = str(error), error.code
+    except OSError as error:
+        where = f" '{error.filename}'" if error.filename else ""
+        message, code = f"cannot read or write{where}: {error.strerror or error}", 1
+    except torch.OutOfMemoryError:
+        message, code = "out of memory: use smaller frames or fewer of them, fewer chains or smaller batches", 1
+    except KeyboardInterrupt as stop:
+        message, code = str(stop) or "interrupted", 130
+    print(f"{name}: {message}", file=sys.stderr)
+    return code

@@ -1,0 +1,284 @@
+"""What a run leaves in its folder: settings, pictures, logs, checkpoints."""
+
+import csv
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+import weakref
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from run.flags import RunError
+from utils import contact_sheet, gif_bytes, jpeg_bytes, png_bytes, side_by_side, write_atomically
+
+KEEP_CHECKPOINTS = 3
+# Between a run's first log step and its last some outputs are renewed only while they take less of its time than this:
+# those that move, and checkpoints of a large state
+SHARES = {"animations": 0.0025, "films": 0.005, "checkpoints": 0.01}
+CHEAP = 2**24  # bytes of a state that is saved at every log step all the same
+SNAPSHOT = 2**28  # bytes of a CPU's state that is copied, to be saved while it learns on; a larger one makes it wait
+BACKLOG = 8  # log steps whose outputs may wait to be written
+
+
+class Run:
+    """The folder of one run: settings, pictures, logs, checkpoints (see the README's output tree)."""
+
+    def __init__(self, folder, settings, changeable, overwrite=False, unit="epoch"):
+        """Open the folder of a new run or of one to resume.
+
+        settings: plain types by name; those not named in `changeable` must be what the folder's earlier run had, or
+        RunError (code 2) lists the differences. With overwrite an earlier run's outputs are deleted. unit: what the
+        run counts, epochs or iterations.
+        """
+        self.folder, self.started, self.spent = Path(folder), time.time(), dict.fromkeys(SHARES, 0.0)
+        self.settings, self.worker, self.pending, self.unit = settings, ThreadPoolExecutor(1), deque(), unit
+        self.unlock, self.saving = None, False
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.lock()
+            if overwrite and (self.folder / "config.json").exists():
+                delete_outputs(self.folder)
+            if (self.folder / "config.json").exists():
+                self.compare(json.loads((self.folder / "config.json").read_text())["settings"], changeable)
+            self.write("config.json", json.dumps({"settings": settings, **versions()}, indent=2).encode())
+        except OSError as error:
+            raise RunError(f"cannot write to '{folder}': {error.strerror}", code=2) from None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise RunError(f"'{folder}/config.json' is damaged: choose another -output_dir, or delete it to resume "
+                           "without comparing settings", code=2) from None
+
+    def lock(self):
+        """Keep other programs out of the folder until close() or the end of this one, where the system can."""
+        if os.name != "posix":
+            return
+        import fcntl
+
+        folder = os.open(self.folder, os.O_RDONLY)
+        self.unlock = weakref.finalize(self, os.close, folder)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"another program is at work in '{self.folder}': wait for it, or choose another -output_dir",
+                           code=2) from None
+        except OSError:
+            pass
+
+    def compare(self, earlier, changeable):
+        differences = [
+            f"{name} was {earlier.get(name)}, now {value}"
+            for name, value in self.settings.items()
+            if name not in changeable and earlier.get(name) != value
+        ]
+        if differences:
+            raise RunError(
+                f"'{self.folder}' holds a run with other settings ({'; '.join(differences)}): "
+                "choose another -output_dir, or -overwrite to delete it",
+                code=2,
+            )
+
+    def write(self, name, content):
+        write_atomically(self.folder / name, content)
+
+    def in_background(self, job):
+        """Call job() in a thread, after those before, of which a few may wait for their turn; what one of them raised
+        is raised here or by wait()."""
+        while self.pending and (self.pending[0].done() or len(self.pending) == BACKLOG):
+            self.finish_first()
+        self.pending.append(self.worker.submit(job))
+
+    def wait(self):
+        """Wait until everything is written, and raise what went wrong."""
+        while self.pending:
+            self.finish_first()
+
+    def finish_first(self):
+        """Wait for the first job; if it failed, those after it are given up."""
+        try:
+            self.pending[0].result()
+        except Exception:
+            for job in self.pending:
+                job.cancel()
+            wait(self.pending)
+            self.pending.clear()
+            raise
+        self.pending.popleft()
+
+    def affords(self, kind):
+        """Whether outputs of this kind (a key of SHARES) have taken less than their share of the run's time."""
+        return self.spent[kind] <= SHARES[kind] * (time.time() - self.started)
+
+    def renew(self, kind, always, job):
+        """Call job(), which makes outputs of this kind, always or only if the run affords them."""
+        if always or self.affords(kind):
+            begun = time.time()
+            job()
+            self.spent[kind] += time.time() - begun
+
+    # checkpoints
+
+    def save(self, state, epoch, last, show):
+        """In the background call show(), which writes what there is to see, and then save the state, which thus never
+        claims what is not there: a large one, but for the run's last, only as often as its share allows."""
+        size, gpu = size_of(state), str(self.settings.get("device")).startswith("cuda")
+        due = last or size < CHEAP or (self.affords("checkpoints") and not self.saving)
+        copied = due and not last and (gpu or size < SNAPSHOT)  # a GPU's is not among what the CPU's memory holds
+        if copied:
+            self.renew("checkpoints", True, lambda: state.update(snapshot(state)))
+        kept = state if due else None  # jobs that wait hold no more than they need
+
+        def write():
+            show()
+            if due:
+                self.renew("checkpoints", True, lambda: self.save_checkpoint(kept, epoch))
+                self.saving = False
+
+        if due:
+            self.saving = True
+        self.in_background(write)
+        if due and not copied:
+            self.wait()
+
+    def save_checkpoint(self, state, epoch):
+        """Save the whole state; the newest few epochs are kept, and latest.pt is the last of them."""
+        try:
+            self.write("model/latest.pt", lambda file: torch.save(state, file))
+        except (OSError, RuntimeError) as error:
+            path = f"{self.folder}/model/latest.pt"
+            raise RunError(f"cannot save '{path}': {reason(error)}; the one before is intact") from None
+        numbered = self.folder / f"model/{self.unit}_{epoch:04d}.pt"
+        numbered.unlink(missing_ok=True)
+        try:
+            os.link(self.folder / "model/latest.pt", numbered)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(self.folder / "model/latest.pt", numbered)
+        for old in self.numbered_checkpoints()[KEEP_CHECKPOINTS:]:
+            old.unlink()
+
+    def numbered_checkpoints(self):
+        """The checkpoints that are kept under their number, the newest first."""
+        paths = self.folder.glob(f"model/{self.unit}_*.pt")
+        return sorted(paths, key=lambda path: -int(path.stem[len(self.unit) + 1 :]))
+
+    def load_checkpoint(self, device):
+        """The newest state, or None. One that does not load gives way to the one before it."""
+        for path in [self.folder / "model/latest.pt", *self.numbered_checkpoints()]:
+            if path.exists():
+                try:
+                    return load_checkpoint(path, device)
+                except RunError as error:
+                    print(f"skipped: {error}", file=sys.stderr)
+        return None
+
+    # logs
+
+    def open_logs(self, epoch):
+        """Open metrics.csv and TensorBoard to go on after `epoch`: rows of later epochs are dropped."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        path = self.folder / "metrics.csv"
+        if path.exists():
+            lines = path.read_text().splitlines(keepends=True)
+            kept = lines[:1] + [line for line in lines[1:] if line.endswith("\n") and int(line.split(",")[0]) <= epoch]
+            self.write("metrics.csv", "".join(kept).encode())
+        self.csv = open(path, "a", newline="")
+        self.board = SummaryWriter(self.folder / "log", purge_step=epoch + 1)
+        rows = "".join(f"| {name} | {value} |\n" for name, value in self.settings.items())
+        self.board.add_text("settings", f"| flag | value |\n|---|---|\n{rows}", epoch)
+
+    def log(self, epoch, metrics):
+        """One row of metrics.csv and one point of every TensorBoard curve; a metric may be None, for none this time."""
+        values = {name: value for name, value in metrics.items() if value is not None}
+        writer = csv.DictWriter(self.csv, [self.unit, *metrics], restval="")
+        if self.csv.tell() == 0:
+            writer.writeheader()
+        writer.writerow({self.unit: epoch, **{name: f"{value:.7g}" for name, value in values.items()}})
+        self.csv.flush()
+        for name, value in values.items():
+            self.board.add_scalar(name, value, epoch)
+
+    def log_pictures(self, epoch, videos, names, last):
+        """A contact sheet of videos (T, H, W, 3), in progress/ and TensorBoard, where they also move; between the first
+        call and the last they do so only when the run's time affords it."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        self.write(f"progress/{self.unit}_{epoch:04d}.png", png_bytes(contact_sheet(videos, names)))
+        step = -(-max(videos[0].shape[1:3]) // 128)
+        small = [video[:, ::step, ::step] for video in videos]
+        encoded = {"sheet": jpeg_bytes(contact_sheet(small, names))}  # whose every byte TensorBoard sums up in Python
+        self.renew("animations", last, lambda: encoded.update(animated=gif_bytes(side_by_side(small))))
+        for tag, picture in encoded.items():
+            image = Summary.Image(encoded_image_string=picture, colorspace=3)
+            self.board.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), epoch)
+        self.board.flush()
+
+    def close(self):
+        self.worker.shutdown()
+        self.csv.close()
+        self.board.close()
+        if self.unlock:
+            self.unlock()
+
+OUTPUTS = (
+    "config.json metrics.csv evaluation.json evaluation.csv evaluation.png recovery.json recovery.csv "
+    "observed_sequence synthesized_sequence recovered_sequence final_results progress log model test generated"
+).split()
+
+
+def delete_outputs(folder):
+    """Delete what a program has left in a folder, and nothing else."""
+    for path in (Path(folder) / name for name in OUTPUTS):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def snapshot(state):
+    """A copy of nested dicts, lists and tensors on the CPU, which what goes on meanwhile does not change."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: snapshot(value) for key, value in state.items()}
+    return [snapshot(value) for value in state] if isinstance(state, list | tuple) else state
+
+
+def size_of(state):
+    """Bytes of the tensors in nested dicts, lists and tuples."""
+    if isinstance(state, torch.Tensor):
+        return state.nbytes
+    values = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    return sum(map(size_of, values))
+
+
+def load_checkpoint(path, device, part=None):
+    """A checkpoint's state on the device; RunError if the file is missing, damaged, or has not the part that tells this
+    program's checkpoints from others."""
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise RunError(f"there is no checkpoint '{path}'", code=2) from None
+    except torch.OutOfMemoryError:
+        raise
+    except OSError as error:
+        raise RunError(f"cannot load checkpoint '{path}': {reason(error)}", code=2) from error
+    except Exception as error:  # a damaged file can fail in many ways
+        raise RunError(f"cannot load checkpoint '{path}': it is damaged, or none", code=2) from error
+    if not isinstance(state, dict) or part not in (None, *state):
+        raise RunError(f"'{path}' is not a checkpoint of this program", code=2)
+    return state
+
+
+def reason(error):
+    """Why something failed, on one line: the system's words if it was the system, else the error's first line."""
+    for cause in (error, error.__cause__, error.__context__):
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def versions():
+    return {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
