@@ -1,0 +1,264 @@
+import json
+import re
+import shlex
+from html.parser import HTMLParser
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+
+import main
+import main_dyn_G
+import main_videogan
+import utils
+from judge import page
+
+WICKED = """<img src=x onerror=hacked=1> '"&#%?.\\{{7*7}}"""
+
+
+class Elements(HTMLParser):
+    """The elements of a page: [(tag, attributes), ...]."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+
+def elements(path):
+    return Elements(path.read_text()).found
+
+
+# ----------------------------------------------------------------------------------------------- what a page holds
+
+
+def test_every_link_leads_to_a_file_and_every_file_has_one(make_run, tmp_path):
+    folder = make_run(tmp_path / "run")
+    for name in ("test/final_results/sequence_0.mp4", "log/a#b%20?.txt", "model/latest.pt"):
+        utils.write_atomically(folder / name, (folder / "final_results/sequence_0.mp4").read_bytes())
+    page.write_page(folder)
+    links = {value.partition("?")[0] for _, attributes in elements(folder / "index.html")
+             for name, value in attributes.items() if name in ("href", "src") and not value.startswith(("#", "data:"))}
+    linked = {(folder / unquote(link)).resolve() for link in links}
+    files = {path.resolve() for path in folder.rglob("*") if path.is_file()}
+    own = {folder / "index.html", folder / "page_parts.js"}
+    assert linked == files - {path.resolve() for path in own}
+
+
+def test_many_frames_are_one_link_to_their_folder(make_run, tmp_path):
+    folder = make_run(tmp_path / "run")
+    for k in range(70):
+        utils.write_atomically(folder / f"observed_sequence/sequence_0/{k:03d}.png", b"")
+    page.write_page(folder)
+    text = (folder / "index.html").read_text()
+    assert "000.png to 069.png" in text and "70 files" in text and "035.png" not in text
+
+
+def test_names_are_text_wherever_they_stand(make_run, tmp_path):
+    folder = make_run(tmp_path / WICKED, note=WICKED, **{WICKED: 1})
+    rows = [{"name": WICKED, WICKED: 0.5}]
+    utils.write_atomically(folder / "evaluation.json", json.dumps({"rows": rows}).encode())
+    quoted = WICKED.replace('"', '""')
+    utils.write_atomically(folder / "metrics.csv", f'epoch,"{quoted}"\n1,2\n2,3\n'.encode())
+    utils.write_atomically(folder / f"test/{WICKED}", b"")
+    page.write_page(folder)
+    found = elements(folder / "index.html")
+    assert not any("onerror" in attributes for _, attributes in found)
+    assert all(attributes.get("src") != "x" for _, attributes in found)
+    text = (folder / "index.html").read_text()
+    assert "{{7*7}}" in text and "49" not in re.sub(r"[\d.?,:-]{6,}", "", text[text.index("<main") :][:3000])
+
+
+def test_an_empty_or_half_written_folder_has_a_page(make_run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    page.write_page(tmp_path / "empty")
+    folder = make_run(tmp_path / "half")
+    (folder / "evaluation.json").write_text('{"rows": [')
+    (folder / "final_results/sequence_0.mp4").write_bytes(b"no film")
+    (folder / "final_results/sequence_1.mp4.tmp").write_bytes(b"")
+    with open(folder / "metrics.csv", "a") as file:
+        file.write("7,0.0")
+    page.write_page(folder)
+    names = [attributes["data-name"] for _, attributes in elements(folder / "index.html") if "data-name" in attributes]
+    assert names == ["observed_0", "sequence_1"]
+    assert "finished: 6 epochs" in (folder / "index.html").read_text()
+
+
+def test_a_film_is_opened_once_and_again_when_it_has_changed(make_run, tmp_path, monkeypatch):
+    folder, opened, shorter = make_run(tmp_path / "run"), [], utils.mp4_bytes(np.zeros((4, 16, 16, 3), np.uint8))
+    monkeypatch.setattr(page.av, "open", lambda path, real=page.av.open: opened.append(path) or real(path))
+    page.write_page(folder)
+    page.write_page(folder)
+    assert len(opened) == 3
+    film = folder / "final_results/sequence_0.mp4"
+    utils.write_atomically(film, shorter)
+    page.write_page(folder)
+    assert opened[3:] == [str(film)]
+    assert 'data-frames="4" data-rate="25.0" data-width="16"' in (folder / "index.html").read_text()
+
+
+def test_a_recovery_shows_what_was_seen_what_was_made_of_it_and_the_truth(make_run, tmp_path):
+    folder = make_run(tmp_path / "run", mask_type="region")
+    (folder / "recovered_sequence").mkdir()
+    (folder / "final_results/sequence_1.mp4").rename(folder / "final_results/masked_0.mp4")
+    films = page.films_of(folder, "final_results", {"mask_type": "region"})
+    assert [film["label"] for film in films] == ["masked", "recovered", "truth"]
+    films = page.films_of(folder, "final_results", {"mask_type": "external"})
+    assert films[-1]["label"] == "observed"  # with what is to be removed: no truth
+
+
+@pytest.mark.parametrize("program, flags", [
+    (main, "-category x -im_size 30x40 -preset quality -anneal 0.25"),
+    (main, "-category x -mask_type external -mask_file 'a b.mat' -device cpu"),
+    (main_dyn_G, "-task recovery -category x -mask_type region -seed=-3"),
+    (main_dyn_G, "-category x -encoder -num_frames 10"),
+    (main_videogan, "-category x -conditional -lr 1e-5"),
+])
+def test_the_command_makes_the_same_run(program, flags):
+    def settings(argv):
+        parsed = program.parse(argv)
+        return program.settings_of(parsed[0] if isinstance(parsed, tuple) else parsed)
+
+    wanted = settings(shlex.split(flags))
+    command = shlex.split(" ".join(page.command_of(page.program_of({"settings": wanted}), {"settings": wanted})))
+    assert command[:2] == ["python", f"{program.__name__}.py"]
+    assert settings(command[2:]) == wanted
+
+
+# ---------------------------------------------------------------------------------------------------------- curves
+
+
+def heights(chart):
+    return [tuple(map(float, point.split(","))) for point in chart["points"].split()]
+
+
+def test_a_curve_runs_through_its_values():
+    points = heights(page.chart_of("gap", np.array([1.0, 2, 5]), np.array([-1.0, 1, 0])))
+    assert points == [(0, 105), (75, 5), (300, 55)]
+    points = heights(page.chart_of("gap", np.array([1.0, 2, 3]), np.array([1.0, 100, 10000])))
+    assert points == [(0, 105), (150, 55), (300, 5)]  # logarithmic
+
+
+def test_a_long_curve_keeps_its_peaks():
+    x, y = np.arange(1.0, 20001), np.zeros(20000)
+    y[12345], y[777] = 7, -3
+    chart = page.chart_of("gap", x, y)
+    assert len(heights(chart)) <= page.POINTS and (chart["high"], chart["low"]) == ("7", "-3")
+    assert {5, 105} <= {height for _, height in heights(chart)}
+
+
+# ------------------------------------------------------------------------------------------------- in a browser
+
+
+def numbers_shown(browser, selector=".film canvas"):
+    """The numbers that the films of conftest show, read off the picture of the page."""
+    boxes = browser.js(f"""[...document.querySelectorAll("{selector}")].map(canvas => {{
+        const box = canvas.getBoundingClientRect(); return [box.x, box.y, box.width, box.height]; }})""")
+    picture, numbers = browser.screenshot(), []
+    for x, y, width, height in boxes:
+        row = picture[round(y + height / 2), [round(x + width * (k + 0.5) / 5) for k in range(5)]]
+        numbers.append(sum(1 << k for k, pixel in enumerate(row) if pixel.max() > 128))
+    return numbers
+
+
+def decoded(browser, player=0):
+    browser.until(f"Player.all.length > {player} && Player.all[{player}].films.every(film => film.have.every(Boolean))")
+
+
+def test_films_are_in_step_and_controls_work_by_key_and_click(browser, make_run, tmp_path):
+    folder = make_run(tmp_path / WICKED)
+    page.write_page(folder)
+    browser.open(folder / "index.html")
+    decoded(browser)
+    seen = [numbers_shown(browser) for _ in range(6)]
+    assert all(max(numbers) == min(numbers) for numbers in seen) and len({numbers[0] for numbers in seen}) > 2
+
+    browser.key(" ")
+    browser.js("Player.all[0].seek(23), new Promise(done => setTimeout(done, 100))")
+    for press, number in ((lambda: browser.key("."), 24), (lambda: browser.key("ArrowRight"), 0),
+                          (lambda: browser.click("[data-do=back]"), 24), (lambda: browser.key(","), 23),
+                          (lambda: browser.click("[data-do=next]"), 24)):
+        press()
+        browser.until(f"Player.all[0].shown == {number}")
+        assert numbers_shown(browser) == [number] * 3
+    browser.key("s")
+    assert browser.js("document.querySelector('[data-do=speed]').value") == "0.5"
+    browser.click("[data-do=loop]")
+    browser.click("[data-do=play]")
+    browser.until("!Player.all[0].playing")  # at the end, since it does not loop
+    assert browser.js("Player.all[0].frame") == 24
+
+    browser.js("document.activeElement.blur()")
+    browser.key("w")
+    browser.until("Player.all[0].shown == 24")
+    left, right = stage_colours(browser)
+    assert left[2] < 60 < left[0] and right[0] < 60 < right[2]  # observed is yellow, chain 0 is cyan
+    browser.key("x")
+    browser.js("new Promise(done => setTimeout(done, 100))")
+    assert [colour.tolist() for colour in stage_colours(browser)] == [right.tolist(), left.tolist()]
+    browser.key("[")
+    assert browser.js("Player.all[0].split") == 45
+    browser.click("[data-do=wipe]")
+    assert browser.js("document.querySelector('.wipe').hidden") is True
+    assert browser.errors == [] and browser.js("typeof hacked") == "undefined"
+
+
+def stage_colours(browser):
+    """The colour of the wipe's picture in its first and last square (24 is binary 11000, so of two last ones)."""
+    browser.js("document.querySelector('.stage').scrollIntoView({block: 'center', behavior: 'instant'})")
+    x, y, width, height = browser.js("""(() => { const box = document.querySelector(".stage").getBoundingClientRect();
+        return [box.x, box.y, box.width, box.height]; })()""")
+    browser.js("Player.all[0].divide(80), new Promise(done => setTimeout(done, 100))")
+    picture = browser.screenshot()
+    browser.js("Player.all[0].divide(50), new Promise(done => setTimeout(done, 100))")
+    return [picture[round(y + height / 2), round(x + width * share)].astype(int) for share in (0.7, 0.9)]
+
+
+def test_the_slider_of_sheets_works_by_key_and_click_and_marks_the_curves(browser, make_run, tmp_path):
+    folder = make_run(tmp_path / "run")
+    page.write_page(folder)
+    browser.open(folder / "index.html")
+    shown = "document.querySelector('#progress img').src.match(/epoch_(\\d+)/)[1]"
+    assert browser.js(shown) == "0006"
+    browser.key("p")
+    assert browser.js(shown) == "0004"
+    epoch, _, value = browser.js("document.querySelector('.chart output').textContent").partition(": ")
+    assert epoch == "4" and float(value) == pytest.approx(0.0625, abs=1e-4)
+    browser.click("[data-do=previous]")
+    assert browser.js(shown) == "0002"
+    browser.js("document.querySelector('[data-do=sheet]').focus()")
+    browser.key("ArrowRight")
+    assert browser.js(shown) == "0004" and browser.errors == []
+
+
+def test_a_page_renews_itself_while_the_run_goes_on(browser, make_run, films, tmp_path):
+    folder = make_run(tmp_path / "run", epochs=2)
+    page.write_page(folder)
+    browser.open(folder / "index.html")
+    decoded(browser)
+    browser.key("w")
+    browser.js("window.kept = true")
+    make_run(folder, epochs=6)
+    utils.write_atomically(folder / "final_results/sequence_1.mp4", films["sequence_0"])
+    page.write_page(folder)
+    browser.until("document.querySelector('#state').textContent.includes('finished: 6 epochs')")
+    assert browser.js("window.kept") and browser.js("document.querySelector('#progress [data-do=sheet]').max") == "2"
+    assert browser.js("Player.all.length") == 1 and browser.js("Player.all[0].wiping") is True
+    decoded(browser)
+    assert browser.errors == []
+
+
+def test_it_fits_a_phone_and_tells_what_its_pictures_are(browser, make_run, tmp_path):
+    folder = make_run(tmp_path / "run", **{"a_setting_with_a_long_name": "x" * 200})
+    page.write_page(folder)
+    for scheme in ("light", "dark"):
+        browser.open(folder / "index.html", 390, 844, scheme)
+        assert browser.js("document.documentElement.scrollWidth") <= 390
+        dark = browser.screenshot()[5, 5].mean() < 128
+        assert dark == (scheme == "dark")
+    unnamed = "[...document.querySelectorAll('img, video, canvas, svg, input, select')].filter(each => " \
+              "!(each.alt || each.ariaLabel || each.labels?.length)).map(each => each.outerHTML)"
+    assert browser.js(unnamed) == [] and browser.errors == []
