@@ -22,11 +22,14 @@ import sys
 import time
 
 import torch
+import torch.nn.functional as F
 
 import utils
 from fast.device import multiplies_bfloat16, prepare
-from langevin import LangevinGraph, langevin
-from model import Descriptor, descriptor
+from fast.gradient import FastGradient
+from fast.graph import LangevinGraph
+from langevin import langevin
+from model import descriptor
 from run.adam import Adam
 from run.flags import ArgumentParser, add_flag, device_name, positive_int
 
@@ -101,15 +104,29 @@ def print_profile(name, step, f, chains, rate, device):
                                        max_name_column_width=60))
 
 
-def gradient_errors(net, device, dtypes):
-    """Relative error against float64 of the plain gradient, and of ours in each of the dtypes."""
+def plain_features(f, x):
+    """f.features by the library's convolution everywhere."""
+    for layer in f.layers:
+        pads = [edge for pad in reversed(layer.padding(x.shape[2:])) for edge in pad]
+        x = F.relu(F.conv3d(F.pad(x, pads), layer.weight, layer.bias, layer.stride))
+    return x
+
+
+def plain_gradient(f, x):
+    """f.gradient by autograd through `plain_features`."""
+    x = x.detach().requires_grad_()
+    return torch.autograd.grad(plain_features(f, x).sum(), x)[0]
+
+
+def gradient_errors(net, device, precisions):
+    """Relative error against float64 of the plain gradient, and of ours in each of the precisions."""
     torch.manual_seed(0)
     f = descriptor(net, 14, 32).to(device)
     for layer in f.layers:
         layer.bias.detach().fill_(100)
     x = 50 * torch.randn(1, 14, 32, 32, 3, device=device).permute(0, 4, 1, 2, 3)
-    exact = copy.deepcopy(f).double().plain_gradient(x.double())
-    gradients = [f.plain_gradient(x), *(f.sample_in(dtype).gradient(x) for dtype in dtypes)]
+    exact = plain_gradient(copy.deepcopy(f).double(), x.double())
+    gradients = [plain_gradient(f, x), *(FastGradient(f, precision)(x) for precision in precisions)]
     return [((g.double() - exact).norm() / exact.norm()).item() for g in gradients]
 
 
@@ -126,21 +143,21 @@ def learn(features, videos, chains, optimizer):
     optimizer.step()
 
 
-def score_of(f):
+def score_of(gradient):
     """Gradient of the log density, with sigma = 1."""
-    return lambda J: f.gradient(J).sub_(J)
+    return lambda J: gradient(J).sub_(J)
 
 
-def our_step(f, J, generators):
+def our_step(gradient, J, generators):
     """Our Langevin step from the chains J."""
-    return lambda: langevin(J, score_of(f), 1, DELTA, generators)
+    return lambda: langevin(J, score_of(gradient), 1, DELTA, generators)
 
 
-def our_chain(f, J, generators):
+def our_chain(gradient, J, generators):
     """Our Langevin steps as they are timed at once."""
     if not J.is_cuda:
-        return our_step(f, J, generators)
-    graph = LangevinGraph(J, score_of(f), CHAIN, DELTA, generators)
+        return our_step(gradient, J, generators)
+    graph = LangevinGraph(J, score_of(gradient), CHAIN, DELTA, generators)
     return lambda: graph(J, DELTA, generators)
 
 
@@ -152,9 +169,9 @@ def plain_steps(f, device, chains):
 
     def step():
         J = x[:chains]
-        return J + DELTA**2 / 2 * (plain.plain_gradient(J) - J) + DELTA * torch.randn_like(J)
+        return J + DELTA**2 / 2 * (plain_gradient(plain, J) - J) + DELTA * torch.randn_like(J)
 
-    return step, lambda: learn(plain.plain_features, x, chains, adam)
+    return step, lambda: learn(lambda videos: plain_features(plain, videos), x, chains, adam)
 
 
 def measure(net, device_name, rounds, chains, profile, queue):
@@ -163,11 +180,11 @@ def measure(net, device_name, rounds, chains, profile, queue):
     prepare(device)
     torch.manual_seed(0)
     f = descriptor(net, 70, NETS[net]).to(device)
-    dtypes = [torch.float32, torch.bfloat16] if multiplies_bfloat16(device) else [torch.float32]
-    nets = [Descriptor(f.layers, f.size).sample_in(dtype) for dtype in dtypes]
+    precisions = ["fp32", "bf16"] if multiplies_bfloat16(device) else ["fp32"]
+    gradients = [FastGradient(f, precision) for precision in precisions]
     x, adam = videos_of(f, chains + 1, device), Adam(f.parameters(), 1e-3, 0.5)
     start = x[:chains], [utils.generator(device, k) for k in range(chains)]
-    ours = [our_chain(each, *start) for each in nets]
+    ours = [our_chain(each, *start) for each in gradients]
 
     def our_learning():
         learn(f.features, x, chains, adam)
@@ -179,7 +196,7 @@ def measure(net, device_name, rounds, chains, profile, queue):
     plain, plain_learning = plain_steps(f, device, chains)
     plain()
     plain_learning()
-    names = VARIANTS[: len(dtypes) + 1]
+    names = VARIANTS[: len(precisions) + 1]
     times = {name: [] for name in names}
     for _ in range(WARM + rounds):
         for name, step in zip(names, (plain, *ours), strict=True):
@@ -187,12 +204,13 @@ def measure(net, device_name, rounds, chains, profile, queue):
             times[name].append(seconds(step, device) / count)
     learning = dict.fromkeys(names, statistics.median(seconds(our_learning, device) for _ in range(rounds)))
     learning["plain fp32"] = seconds(plain_learning, device)  # always float32
-    rates = dict(zip(("fp32", "bf16"), (product_rate(dtype, device) for dtype in dtypes)))
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    rates = {precision: product_rate(dtypes[precision], device) for precision in precisions}
     if profile:
-        for name, each in zip(names[1:], nets, strict=True):
+        for name, each in zip(names[1:], gradients, strict=True):
             print_profile(f"{net} {name}", our_step(each, *start), f, chains, rates[name[-4:]], device)
     base, cost, rows = statistics.median(times["plain fp32"][WARM:]), chains * gigaflop(f), []
-    for name, error in zip(names, gradient_errors(net, device, dtypes), strict=True):
+    for name, error in zip(names, gradient_errors(net, device, precisions), strict=True):
         step, learn_time, rate = statistics.median(times[name][WARM:]), learning[name], rates[name[-4:]]
         rows.append({
             "net": net, "variant": name, "seconds_per_step": step, "speedup": base / step,

@@ -49,38 +49,3 @@ def langevin(x, score, steps, delta, generators, free=None):
             list(noise)
             x.addcmul_(z if free is None else z.mul_(free), delta)
     return x
-
-
-class LangevinGraph:
-    """`langevin` on a GPU as one CUDA graph: all its steps, noise included, start with one call instead of thousands.
-
-    Made from what `langevin` takes, it is called with a new delta, and new x, generators and free of the same shapes
-    and number, and returns what `langevin` would. What the score reads must stay in its place in memory, like weights
-    that an optimiser changes in place.
-    """
-
-    def __init__(self, x, score, steps, delta, generators, free=None):
-        self.x, self.free = x.clone(), None if free is None else free.clone()
-        self.delta = torch.full((), delta, dtype=x.dtype, device=x.device)
-        self.generators = [torch.Generator(x.device) for _ in generators]
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # libraries choose their kernels and take their memory at the first call
-            langevin(self.x, score, 1, self.delta, self.generators, self.free)
-        torch.cuda.current_stream().wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        if hasattr(self.graph, "register_generator_state"):  # newer PyTorch registers by itself
-            for generator in self.generators:
-                self.graph.register_generator_state(generator)
-        with torch.cuda.graph(self.graph):
-            self.result = langevin(self.x, score, steps, self.delta, self.generators, self.free)
-
-    def __call__(self, x, delta, generators, free=None):
-        self.x.copy_(x)
-        self.delta.fill_(delta)
-        if free is not None:
-            self.free.copy_(free)
-        for ours, theirs in zip(self.generators, generators, strict=True):
-            ours.manual_seed(theirs.initial_seed())
-        self.graph.replay()
-        return self.result.clone()

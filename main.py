@@ -1,30 +1,30 @@
 """STGConvNet: learn a dynamic pattern from videos and synthesise new ones, by analysis by synthesis.
 
 Xie, Zhu, Wu, "Synthesizing Dynamic Patterns by Spatial-Temporal Generative ConvNet", CVPR 2017. Algorithm 1 (learning
-from complete videos) and Algorithm 2 (hidden pixels) are `Learner.learn_epoch`; model.py has the nets and the glossary.
+from complete videos) and Algorithm 2 (hidden pixels) are `Learner.learn`; model.py has the nets and the glossary.
 """
 
-import itertools
 import math
 import sys
 import time
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-import data
-import interpolate
+import recover
 import utils
-from fast.device import available_memory, multiplies_bfloat16, prepare
+from data import MASK_TYPES, InputError, draw_mask, load_category, read_mask, to_tensor
+from fast.device import memory_per_video, pick_chunk, prepare
+from fast.gradient import FastGradient, pick_precision
+from fast.graph import FastLangevin
+from judge.clip import judge_against_clip
 from judge.metrics import QUICK_COLUMNS, quick_metrics
-from judge.pictures import draw_texture_report
-from judge.tables import in_pieces, recovery_report, save_report, texture_report
-from langevin import LangevinGraph, gaussian_, langevin
-from model import NETS, Descriptor, descriptor, layer_table
-from run.adam import Adam, learning_rate
+from judge.tables import recovery_report, save_report
+from langevin import gaussian_, langevin
+from model import NETS, descriptor, fixed_axes, layer_table
+from recover import GUESSES, READOUTS, Recovery
+from reference import add_reference_, white_noise
+from run.adam import Adam, learning_rate, step_size
 from run.flags import (
     ArgumentParser,
     RunError,
@@ -38,29 +38,25 @@ from run.flags import (
     run_program,
     share,
 )
-from run.folder import Run, delete_outputs, load_checkpoint
-from run.loop import fit, tell, uninterrupted
+from run.folder import Run
+from run.loop import fit
+from sample import sample_learned
 
 # Settings that a resumed run may change; all others decide the result.
 CHANGEABLE = ("num_epochs", "lr", "anneal", "log_step", "device", "data_path", "output_dir")
-# What made samples better on the clips it was tried on (RESULTS.md): fewer, longer steps and a faster rate; the mean
-# image subtracted for nets of one scene, if nothing is hidden; how the rate falls then, and else.
+TESTING = ("test", "ckpt", "sample_size", "test_steps", "start", "loop", "overwrite", "dry_run")  # no part of a run
+# -preset quality: what made samples better on the clips it was tried on (docs/notebook/quality-preset.md). Steps are
+# fewer and longer, and the rate is faster. Nets of one scene, if nothing is hidden, have the mean image subtracted. The
+# number of epochs, and over which of them the rate falls, depend on what is subtracted.
 QUALITY = {"sample_steps": 2, "step_size": 0.5, "lr": 0.002}
 SCENE_NETS = ("FC_S", "FC_S_large")
 SCHEDULES = {"image": {"anneal": 1.0, "num_epochs": 600}, "scalar": {"anneal": 0.4, "num_epochs": 1000}}
 STEADY = 600  # epochs for which that rate may stay: after some 850 at 0.002 the chains leave the model
-GUESSES = {"field": "Gaussian field", "linear": "linear interpolation", "mean": "flat"}  # their names in tables
-TESTING = ("test", "ckpt", "sample_size", "test_steps", "start", "loop", "overwrite", "dry_run")  # no part of a run
 SHOWN = ("gap", "chain_std")  # metrics on the progress bar
 ROWS = 6  # of a contact sheet, for observed videos and for chains
 LOST = 20  # epochs without a gradient at the chains, after which they are not expected back
-BLENDS = [k / 20 for k in range(21)]  # of the way from the first guesses to the mean of samples, that a blend tries
 LEVEL = 2  # the grey level of what stands still, in standard deviations of what moves, for -mean image
-MEMORY = 50  # epochs over which recovered clips are averaged
 TIMED = 24  # frames of a video, by which a CPU's precisions are timed
-JUDGED = 12  # pieces of new videos at most, as long as the clip
-ORDERS = (0, 2, 1), (1, 0, 2), (2, 1, 0)  # of three pieces, none of which is followed by its next
-MARGIN = 24  # frames sampled beyond each end of a video of another length, and cut off: they see the padding
 
 
 def build_parser():
@@ -82,14 +78,14 @@ def build_parser():
     add(group, "im_size image_size sz", "224", "side, or height x width, in pixels", type=image_size)
     add(group, "num_frames", 70, "first frames of each clip that are used", type=positive_int)
     group = parser.add_argument_group("hidden pixels (recovery and inpainting)")
-    add(group, "mask_type", "none", "what is hidden: none, external or " + ", ".join(data.MASK_TYPES),
-        choices=("none", "external", *data.MASK_TYPES))
+    add(group, "mask_type", "none", "what is hidden: none, external or " + ", ".join(MASK_TYPES),
+        choices=("none", "external", *MASK_TYPES))
     add(group, "mask_file", None, "for -mask_type external: .mat, .npy, video or folder of images (white = hidden)")
     add(group, "hidden_start", "field", "how hidden pixels start: field (what a Gaussian field expects, given the "
         "visible ones), linear (interpolated in time) or mean (flat)", choices=tuple(GUESSES))
     add(group, "readout", "blend", "the recovered clip: the last sample, the mean of the last 50 or so, the last after "
         "noise_free steps, or a blend of start and mean, weighed on visible pixels that are hidden as a test",
-        choices=("blend", "last", "mean", "noise_free"))
+        choices=READOUTS)
     group = parser.add_argument_group("model")
     add(group, "net_type", "FC_S_large", "net: " + ", ".join(NETS), choices=tuple(NETS))
     add(group, "mean", "scalar", "what is subtracted from videos, and around which the reference is: the mean of all "
@@ -152,214 +148,105 @@ def parse(argv=None):
     return args, given
 
 
-# ------------------------------------------------------------------------------------------------------ preparation
-
-
-def load(args):
-    """The clips uint8 (N, T, H, W, 3), which of their pixels are hidden, bool (N, T, H, W) or None, and their names."""
-    videos, names = data.load_category(args.data_path, args.category, args.num_frames, args.im_size)
-    if args.mask_type == "none":
-        return videos, None, names
-    if args.mask_type == "external":
-        masks = [data.read_mask(args.mask_file, args.num_frames, args.im_size)] * len(names)
-    else:
-        rng = np.random.default_rng(args.seed)
-        masks = [data.draw_mask(args.mask_type, args.num_frames, args.im_size, rng) for _ in names]
-    return videos, np.stack(masks), names
-
-
-def draw_probes(hidden):
-    """Visible pixels to hide, too, as a test: the masks moved by half the clip's length, height and width, in every
-    eighth frame that then hides any more; none if nothing else is visible. Bool like `hidden`, (N, T, H, W)."""
-    probes = np.roll(hidden, [n // 2 for n in hidden.shape[1:]], (1, 2, 3)) & ~hidden
-    for mask, probe in zip(hidden, probes, strict=True):
-        frames = np.flatnonzero(probe.any(axis=(1, 2)))
-        probe[np.setdiff1d(frames, frames[::8])] = False
-        probe &= not (mask | probe).all()
-    return probes
-
-
-def hide(videos, hidden, probes, start, device):
-    """The clips with guesses in place of their hidden pixels and of the probes, which is what learning may see, and
-    those with guesses of the hidden pixels alone. Two float32 (N, 3, T, H, W)."""
-    blind, full = [], []
-    for video, mask, probe in zip(videos, hidden, probes, strict=True):
-        video = np.where(mask[..., None], np.float32(0), video)  # from here on, hidden values are gone
-        if start == "field":
-            guess = interpolate.GaussianField(video, mask | probe, device).fill
-        else:
-            guess = {"linear": interpolate.interpolate_linear, "mean": interpolate.fill_flat}[start]
-        blind.append(guess(video, mask | probe))
-        full.append(guess(video, mask) if probe.any() else blind[-1])
-    return [data.to_tensor(np.stack(filled)) for filled in (blind, full)]
-
-
-def memory_per_video(f, size):
-    """Bytes that one video of size (T, H, W) takes in the learning step, which takes most: padded copies, maps and
-    their gradients."""
-    entries = 4 * 3 * math.prod(size)
-    for layer in f.layers:
-        size = layer.out_size(size)
-        entries += 3 * len(layer.bias) * math.prod(size)
-    return 4 * entries
-
-
-def pick_chunk(f, size, videos, device):
-    """How many of so many videos of size (T, H, W) fit at once into half of the memory that is free; on a CPU, where
-    larger batches gain little, into 1 GiB."""
-    parameters = 4 * 4 * sum(p.numel() for p in f.parameters())  # weights, gradients and Adam's two moments
-    free = (available_memory(device) - parameters) / 2
-    budget = min(free, 2**30) if device.type == "cpu" else free
-    return int(min(max(budget // memory_per_video(f, size), 1), videos))
-
-
-def fixed_axes(net_type):
-    """Of time, height and width, those that a kernel of the net covers whole: along these it cannot slide."""
-    return [0 in sides for sides in zip(*(kernel for _, kernel, _, _ in NETS[net_type]), strict=True)]
-
-
-def pick_precision(f, x, limit=0.01):
-    """'bf16' if on this device a new net's gradient at x is then within `limit` (relative) of float32's, and faster.
-
-    A device without instructions for bfloat16 is not even tried: one gradient may take minutes. Biases that keep the
-    units away from their kinks make it a test of the arithmetic alone: at its tiny first weights a net has units that
-    any rounding turns on or off.
-    """
-    if not multiplies_bfloat16(x.device):
-        return "fp32"
-    nets = [Descriptor(f.layers, f.size).sample_in(dtype) for dtype in (torch.float32, torch.bfloat16)]
-    biases, seconds = [layer.bias.detach() for layer in f.layers], [[], []]
-    for bias in biases:
-        bias.fill_(100)
-    try:
-        exact, rough = (net.gradient(x) for net in nets)  # the first call also prepares what others find
-        error = ((rough - exact).norm() / exact.norm()).item()
-        while sum(map(sum, seconds)) < 0.6:  # in turn, for the machine may be busy with other things
-            for net, taken in zip(nets, seconds, strict=True):
-                begun = time.perf_counter()
-                net.gradient(x).norm().item()  # waits for the device
-                taken.append(time.perf_counter() - begun)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError:  # the library has no algorithm for it
-        return "fp32"
-    finally:
-        for bias in biases:
-            bias.zero_()
-    slow, fast = map(min, seconds)
-    return "bf16" if error <= limit and fast < slow else "fp32"
+def settings_of(args):
+    """The settings as plain types, for config.json, checkpoints and TensorBoard."""
+    plain = {name: value for name, value in vars(args).items() if name not in TESTING}
+    return plain | {"im_size": list(args.im_size), "device": str(args.device)}
 
 
 # -------------------------------------------------------------------------------------------------------- learning
 
 
-def white_noise(count, size, generators):
-    """`count` videos of unit Gaussian noise, float32 (N, 3, T, H, W), stored channels last: where chains start."""
-    noise = torch.empty(count, *size, 3, device=generators[0].device)
-    return gaussian_(noise, generators).permute(0, 4, 1, 2, 3)
-
-
-def add_reference_(gradient, x, level, sigma):
-    """df/dx, in place, to the gradient of the log density, df/dx - (x - level) / sigma^2 (paper, equation 7)."""
-    gradient.sub_(x, alpha=1 / sigma**2)
-    return gradient.add_(level / sigma**2) if level else gradient
-
-
-def step_size(args, epoch):
-    """delta after `epoch` epochs: its square falls with the learning rate, so that chains keep up with parameters."""
-    return args.step_size * (learning_rate(args, epoch) / args.lr) ** 0.5
-
-
 class Learner:
-    """The state of learning and one epoch of it; `begin` or `restore` it first.
+    """The state of learning, and one epoch of it: `learn`, then `commit`.
 
     f: descriptor; I: observed videos and J: chains, each a list of mini-batches (N, 3, T, H, W) in mean-subtracted grey
     levels; mean: what is subtracted, one value or an image (3, 1, H, W); level: the reference's mean after that, 0 but
-    for a mean image: there, nothing would otherwise keep the units of layer 1 off the kinks of their ReLU where the
-    scene stands still, and f would be all ridges; epoch: how many are done; lost: for how many f has had no gradient
-    at the chains.
-
-    Where pixels are hidden, more lists of mini-batches: hidden, which pixels of I move, and probes, those among them
-    whose truth is known, (N, 1, T, H, W); average: I over the last epochs; blind: I at the start; full: the clips with
-    guesses of the hidden pixels, but not of the probes.
+    for a mean image; done: epochs; recovery: what Algorithm 2 keeps where pixels are hidden, or None; lost: epochs for
+    which f has had no gradient at the chains.
     """
 
-    def __init__(self, args, videos, hidden, f):
-        """videos uint8 (N, T, H, W, 3), hidden bool (N, T, H, W) or None."""
-        self.args, self.f, self.epoch, self.lost = args, f, 0, 0
-        self.graphs, self.pixel_gradient = {}, torch.zeros((), device=args.device)  # rms of df/dJ, for the log
-        self.device = next(f.parameters()).device
-        self.optimizer = Adam(f.parameters(), args.lr, args.beta1)
-        self.hidden = self.probes = self.average = self.blind = self.full = None
-        if hidden is not None:
-            probes = draw_probes(hidden) if args.readout == "blend" else np.zeros_like(hidden)
-            self.hidden, self.probes = (self.batches(torch.from_numpy(m)[:, None]) for m in (hidden | probes, probes))
-        self.judged = hidden is None and len(videos) == 1 and bool((videos != videos[:, :1]).any())  # by evaluate.py
-
-    def begin(self, videos, hidden):
-        """The first state: guesses of hidden pixels, the mean, chains of noise."""
-        blind, unseen = data.to_tensor(videos), np.zeros(videos.shape[:-1], bool)
-        if hidden is not None:
-            print("guessing hidden pixels from visible ones", flush=True)
-            unseen, probes = (torch.cat(m)[:, 0].cpu().numpy() for m in (self.hidden, self.probes))
-            blind, full = hide(videos, hidden, probes, self.args.hidden_start, self.device)
-        if self.args.mean == "image":  # of hidden pixels, of their guesses
-            image = blind.mean((0, 2), keepdim=True, dtype=torch.float64)[0].float()
-            self.level = LEVEL * (blind - image).std(correction=0).item()
-            self.mean = image - self.level
+    def __init__(self, f, state, videos, hidden, probes, *, num_epochs, batch_size, num_chain, sample_steps, step_size,
+                 refsig, lr, anneal, beta1, data_noise, seed, log_step, settings):
+        """state: a checkpoint's or `first_state`; videos uint8 (N, T, H, W, 3); hidden and probes bool (N, T, H, W), or
+        None; settings: plain types by name, for checkpoints. Everything else is as its flag."""
+        self.f, self.device, self.done, self.lost = f, next(f.parameters()).device, state["epoch"], 0
+        self.num_epochs, self.batch_size, self.num_chain, self.sample_steps = (
+            num_epochs, batch_size, num_chain, sample_steps)
+        self.step_size, self.refsig, self.lr, self.anneal = step_size, refsig, lr, anneal
+        self.data_noise, self.seed, self.log_step, self.settings = data_noise, seed, log_step, settings
+        self.precision, self.chunk = state["precision"], state["chunk"]
+        self.J, self.mean, self.level = state["chains"], state["mean"], state["level"]
+        self.optimizer = Adam(f.parameters(), lr, beta1)
+        if "net" in state:
+            f.load_state_dict(state["net"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        if hidden is None:
+            self.I, self.recovery = batches(to_tensor(videos).to(self.device) - self.mean, batch_size), None
         else:
-            self.mean, self.level = torch.tensor(videos[~unseen].mean(dtype=np.float64), dtype=torch.float32), 0.0
-        self.I = self.batches(blind - self.mean)
-        if hidden is not None:
-            self.average, self.blind, self.full = self.I, self.I, self.batches(full - self.mean)
-        self.mean = self.mean.to(self.device)
-        with torch.no_grad():
-            if not self.f.features(self.I[0][:1]).any():  # all top units dead, as FC's only one may be: turn them over
-                self.f.layers[-1].weight.neg_()
-        noises = [self.generators("start", b) for b in range(len(self.I))]
-        self.J = [white_noise(self.args.num_chain, self.f.size, noise) + self.level for noise in noises]
-
-    def batches(self, x):
-        return list(x.to(self.device).split(self.args.batch_size))
-
-    def generators(self, kind, batch):
-        """This epoch's noise: a generator for each video of a mini-batch, that no other video or epoch ever has."""
-        count = self.args.num_chain if kind in ("J", "start") else self.args.batch_size
-        numbers = range(batch * count, (batch + 1) * count)
-        return [utils.generator(self.device, self.args.seed, self.epoch, kind, k) for k in numbers]
+            saved = state["recovered"]
+            if isinstance(saved, list):  # a checkpoint of before they had names
+                saved = dict(zip(("I", "average", "blind", "full"), saved, strict=True))
+            masks = (batches(torch.from_numpy(m)[:, None].to(self.device), batch_size) for m in (hidden, probes))
+            self.I = saved.pop("I")
+            self.recovery = Recovery(*masks, **saved)
+        self.judged = hidden is None and len(videos) == 1 and bool((videos != videos[:, :1]).any())  # quick_metrics
+        self.pixel_gradient = torch.zeros((), device=self.device)  # rms of df/dJ, for the log
+        self.gradient = FastGradient(f, self.precision)  # f.gradient, faster
+        self.langevin = FastLangevin(self.score, self.gradient, sample_steps, self.chunk)
 
     def score(self, x):
         """Gradient of the log density at x; the root mean square of its part df/dx goes to pixel_gradient."""
-        g = self.f.gradient(x)
+        g = self.gradient(x)
         self.pixel_gradient.copy_(g[0].square().mean().sqrt())
-        return add_reference_(g, x, self.level, self.args.refsig)
+        return add_reference_(g, x, self.level, self.refsig)
 
-    def sample(self, x, kind, batch, free=None):
-        """The epoch's Langevin steps from x, a chunk of videos at a time."""
-        generators, parts = self.generators(kind, batch), []
-        for k in range(0, len(x), self.chunk):
-            rows = slice(k, k + self.chunk)
-            moves = None if free is None else free[rows]
-            parts.append(self.chain(x[rows], generators[rows][: len(x[rows])], moves))
-        return torch.cat(parts)
+    def learn(self):
+        """One epoch (Algorithm 1; Algorithm 2 where pixels are hidden): new chains, and the gradient of the weights."""
+        self.optimizer.zero_grad()
+        I_new, J_new, values, seconds = [], [], [], 0.0
+        for b, (I, J) in enumerate(zip(self.I, self.J, strict=True)):
+            begun = time.perf_counter()
+            J = self.langevin(J, self.delta(), self.noise("J", b, self.num_chain))  # synthesis: all pixels move
+            drift = self.delta() / 2 * self.pixel_gradient.item()  # also waits for the device
+            seconds += time.perf_counter() - begun
+            if self.recovery:  # recovery: hidden pixels move
+                I = self.langevin(I, self.delta(), self.noise("I", b, self.batch_size), self.recovery.hidden[b])
+            f_I, f_J, alive = self.backward_gap(self.with_noise(I, b), J)
+            values.append(torch.stack([f_I.mean(), f_J.mean(), alive.float().mean()]))
+            I_new.append(I)
+            J_new.append(J)
+        metrics = self.metrics(torch.cat(I_new), torch.cat(J_new), torch.stack(values).mean(0), drift)
+        metrics["seconds_per_step"] = seconds / (len(self.I) * self.sample_steps)
+        self.check(metrics)
+        self.found = I_new, J_new, metrics
 
-    def chain(self, x, generators, free):
-        """`langevin` with the run's settings; on a GPU as a CUDA graph, made at the first batch of a shape."""
-        steps, delta = self.args.sample_steps, step_size(self.args, self.epoch)
-        if not x.is_cuda:
-            return langevin(x, self.score, steps, delta, generators, free)
-        self.f.renew()
-        key = (x.shape, free is None)
-        if key not in self.graphs:
-            self.graphs[key] = LangevinGraph(x, self.score, steps, delta, generators, free)
-        return self.graphs[key](x, delta, generators, free)
+    def commit(self):
+        """The epoch's step of Adam, and its videos in place of the ones before. Returns its metrics."""
+        self.optimizer.step(learning_rate(self.lr, self.anneal, self.done, self.num_epochs))
+        self.I, self.J, metrics = self.found
+        self.done += 1
+        if self.recovery:
+            self.recovery.update(self.I)
+        return metrics
+
+    def undo(self):
+        """`learn` changes nothing that is not thrown away at its next beginning."""
+
+    def delta(self):
+        """The step size of this epoch: its square falls with the learning rate, so that chains keep up with weights."""
+        return step_size(self.step_size, self.lr, learning_rate(self.lr, self.anneal, self.done, self.num_epochs))
+
+    def noise(self, kind, batch, count):
+        """This epoch's noise: a generator for each video of a mini-batch, that no other video or epoch ever has."""
+        return noise(self.device, self.seed, self.done, kind, batch, count)
 
     def with_noise(self, I, batch):
         """Observed videos with the epoch's -data_noise: the net meets a cloud around the clip, not its very frames."""
-        if not self.args.data_noise:
+        if not self.data_noise:
             return I
-        noise = gaussian_(torch.empty_like(I), self.generators("data", batch)[: len(I)])
-        return I + self.args.data_noise * noise
+        z = gaussian_(torch.empty_like(I), self.noise("data", batch, self.batch_size)[: len(I)])
+        return I + self.data_noise * z
 
     def backward_gap(self, I, J):
         """Add the gradient of gap / number of mini-batches, which is H_syn - H_obs (equation 9). Returns f(I), f(J),
@@ -373,33 +260,6 @@ class Learner:
             values.append(value.detach())
             alive = alive + (top.detach() > 0).sum((0, 2, 3, 4))
         return *torch.cat(values).split([len(I), len(J)]), alive > 0
-
-    def learn_epoch(self, log):
-        """One epoch (Algorithm 1; Algorithm 2 where pixels are hidden). Returns its metrics, which log(epoch, metrics)
-        has got as part of the same uninterrupted change."""
-        self.optimizer.zero_grad()
-        I_new, J_new, values, seconds = [], [], [], 0.0
-        for b, (I, J) in enumerate(zip(self.I, self.J, strict=True)):
-            begun = time.perf_counter()
-            J = self.sample(J, "J", b)  # synthesis: all pixels move
-            drift = step_size(self.args, self.epoch) / 2 * self.pixel_gradient.item()  # also waits for the device
-            seconds += time.perf_counter() - begun
-            if self.hidden is not None:
-                I = self.sample(I, "I", b, free=self.hidden[b])  # recovery: hidden pixels move
-            f_I, f_J, alive = self.backward_gap(self.with_noise(I, b), J)
-            values.append(torch.stack([f_I.mean(), f_J.mean(), alive.float().mean()]))
-            I_new.append(I)
-            J_new.append(J)
-        metrics = self.metrics(torch.cat(I_new), torch.cat(J_new), torch.stack(values).mean(0), drift)
-        metrics["seconds_per_step"] = seconds / (len(self.I) * self.args.sample_steps)
-        self.check(metrics)
-        with uninterrupted():
-            self.optimizer.step(learning_rate(self.args, self.epoch))
-            self.I, self.J, self.epoch = I_new, J_new, self.epoch + 1
-            if self.hidden is not None:
-                self.average = [torch.lerp(a, I, 1 / MEMORY) for a, I in zip(self.average, I_new, strict=True)]
-            log(self.epoch, metrics)
-        return metrics
 
     def metrics(self, I, J, values, drift):
         """What diagnoses an energy-based model, as plain numbers by name; None where this epoch has no figure."""
@@ -422,183 +282,212 @@ class Learner:
             numbers[f"grad_norm_{k}"] = sum(p.grad.square().sum() for p in layer.parameters()).sqrt()
         numbers = {name: float(value) for name, value in numbers.items()}
         if self.judged:
-            due = (self.epoch + 1) % self.args.log_step == 0
+            due = (self.done + 1) % self.log_step == 0
             numbers |= quick_metrics(J, I[0]) if due else dict.fromkeys(QUICK_COLUMNS)
         return numbers
 
     def check(self, metrics):
         """Stop a run that has diverged or died, before its state is touched."""
+        epoch = self.done + 1
         for name, value in metrics.items():
             if value is not None and not math.isfinite(value):
-                raise RunError(f"diverged in epoch {self.epoch + 1}: {name} is {value}; lower -lr or -step_size")
+                raise RunError(f"diverged in epoch {epoch}: {name} is {value}; lower -lr or -step_size")
         self.lost = self.lost + 1 if metrics["drift_to_noise"] == 0 else 0
         if self.lost == LOST:
-            raise RunError(f"the chains have left the model in epoch {self.epoch + 1}: f has no gradient there; "
-                                 "start anew with a lower -lr or -step_size, or with -anneal")
+            raise RunError(f"the chains have left the model in epoch {epoch}: f has no gradient there; "
+                           "start anew with a lower -lr or -step_size, or with -anneal")
         if metrics["alive"] == 0:
-            raise RunError(f"all units of the top layer are dead in epoch {self.epoch + 1}: f is 0 everywhere, "
-                                 "nothing is learned any more; lower -lr or change -seed")
+            raise RunError(f"all units of the top layer are dead in epoch {epoch}: f is 0 everywhere, "
+                           "nothing is learned any more; lower -lr or change -seed")
 
     def state(self):
         """All that a resumed run needs, as plain types and tensors."""
+        recovered = self.recovery and {"I": self.I, "average": self.recovery.average, "blind": self.recovery.blind,
+                                       "full": self.recovery.full}
         return {
             "net": self.f.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "chains": self.J,
-            "recovered": None if self.hidden is None else [self.I, self.average, self.blind, self.full],
-            "epoch": self.epoch,
+            "recovered": recovered,
+            "epoch": self.done,
             "mean": self.mean,
             "level": self.level,
             "precision": self.precision,
             "chunk": self.chunk,
-            "settings": settings_of(self.args),
+            "settings": self.settings,
         }
 
-    def pictures(self):
+    def recovered(self, readout):
+        """The recovered clips, read off as -readout says."""
+        if readout == "blend":
+            return self.recovery.blended()
+        if readout == "noise_free":
+            pairs = zip(self.I, self.recovery.hidden, strict=True)
+            return [langevin(x, self.score, self.sample_steps, self.delta(), None, free) for x, free in pairs]
+        return self.I if readout == "last" else self.recovery.average
+
+    def pictures(self, readout):
         """Observed videos, or what has been recovered of them, and chains as uint8 (N, T, H, W, 3), on the device."""
-        I = self.I if self.hidden is None else self.recovered()
+        I = self.recovered(readout) if self.recovery else self.I
         return [utils.quantized(torch.cat(videos) + self.mean) for videos in (I, self.J)]
 
-    def recovered(self):
-        """The recovered clips, read off as -readout says."""
-        if self.args.readout == "blend":
-            share, batches = self.blend_share(), zip(self.full, self.average, self.blind, self.probes, strict=True)
-            return [full + share * (average - blind) * ~probes for full, average, blind, probes in batches]
-        if self.args.readout == "noise_free":
-            steps, delta = self.args.sample_steps, step_size(self.args, self.epoch)
-            pairs = zip(self.I, self.hidden, strict=True)
-            return [langevin(x, self.score, steps, delta, None, free) for x, free in pairs]
-        return self.I if self.args.readout == "last" else self.average
 
-    def blend_share(self):
-        """How far to go from the first guesses to the mean of samples, 0 to 1: where the probes' error is least."""
-        errors = torch.zeros(len(BLENDS), device=self.device)
-        for full, average, blind, probes in zip(self.full, self.average, self.blind, self.probes, strict=True):
-            off, way = ((x - y)[probes.expand_as(x)] for x, y in ((blind, full), (average, blind)))
-            errors += torch.stack([(off + share * way).abs().sum() for share in BLENDS])
-        return BLENDS[errors.argmin()]
+def first_state(f, videos, hidden, probes, *, mean, hidden_start, batch_size, num_chain, seed):
+    """The state of a run that has not begun: guesses of hidden pixels, the mean, chains of noise.
 
-    def ingredients(self):
-        """The first clip by its first guess and by the mean of samples, uint8 (T, H, W, 3) by name, for the table."""
-        guess, mean = self.full[0][:1], torch.where(self.probes[0][:1], self.full[0][:1], self.average[0][:1])
-        videos = {GUESSES[self.args.hidden_start]: guess, "mean of samples": mean}
-        return {name: utils.to_uint8(x + self.mean)[0] for name, x in videos.items()}
-
-    def restore(self, state, videos):
-        """The state that `state` gave, of a run with these observed videos."""
-        self.f.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.J, self.epoch, self.mean, self.level = (state[name] for name in ("chains", "epoch", "mean", "level"))
-        if state["recovered"]:
-            self.I, self.average, self.blind, self.full = state["recovered"]
-        else:
-            self.I = self.batches(data.to_tensor(videos).to(self.device) - self.mean)
+    Around a mean image the reference needs a level of its own: there, nothing else would keep the units of layer 1 off
+    the kinks of their ReLU where the scene stands still, and f would be all ridges.
+    """
+    device, blind, unseen = next(f.parameters()).device, to_tensor(videos), np.zeros(videos.shape[:-1], bool)
+    if hidden is not None:
+        print("guessing hidden pixels from visible ones", flush=True)
+        unseen = hidden
+        blind, full = recover.hide(videos, hidden & ~probes, probes, hidden_start, device)
+    if mean == "image":  # of hidden pixels, of their guesses
+        image = blind.mean((0, 2), keepdim=True, dtype=torch.float64)[0].float()
+        level = LEVEL * (blind - image).std(correction=0).item()
+        mean = image - level
+    else:
+        mean, level = torch.tensor(videos[~unseen].mean(dtype=np.float64), dtype=torch.float32), 0.0
+    I, recovered = batches((blind - mean).to(device), batch_size), None
+    if hidden is not None:
+        recovered = {"I": I, "average": I, "blind": I, "full": batches((full - mean).to(device), batch_size)}
+    with torch.no_grad():
+        if not f.features(I[0][:1]).any():
+            # Differs from the released code, where a run with such weights learns nothing: all top units are dead, as
+            # FC's only one may be, and turning the last layer over wakes them
+            f.layers[-1].weight.neg_()
+    noises = [noise(device, seed, 0, "start", b, num_chain) for b in range(len(I))]
+    chains = [white_noise(num_chain, f.size, each) + level for each in noises]
+    return {"chains": chains, "recovered": recovered, "epoch": 0, "mean": mean.to(device), "level": level}
 
 
-def settings_of(args):
-    """The settings as plain types, for config.json, checkpoints and TensorBoard."""
-    plain = {name: value for name, value in vars(args).items() if name not in TESTING}
-    return plain | {"im_size": list(args.im_size), "device": str(args.device)}
+def batches(x, size):
+    """x (N, ...) as a list of mini-batches."""
+    return list(x.split(size))
+
+
+def noise(device, seed, epoch, kind, batch, count):
+    """Generators of the videos of mini-batch number `batch`, `count` to each."""
+    return [utils.generator(device, seed, epoch, kind, k) for k in range(batch * count, (batch + 1) * count)]
+
+
+# ---------------------------------------------------------------------------------------------------------- a run
+
+
+def load(data_path, category, num_frames, im_size, mask_type, mask_file, seed):
+    """The clips uint8 (N, T, H, W, 3), which of their pixels are hidden, bool (N, T, H, W) or None, and their names."""
+    videos, names = load_category(data_path, category, num_frames, im_size)
+    if mask_type == "none":
+        return videos, None, names
+    if mask_type == "external":
+        masks = [read_mask(mask_file, num_frames, im_size)] * len(names)
+    else:
+        rng = np.random.default_rng(seed)
+        masks = [draw_mask(mask_type, num_frames, im_size, rng) for _ in names]
+    return videos, np.stack(masks), names
 
 
 def learn(args):
     """Learn from a category's clips; the newest state and pictures are in output_dir/category."""
     prepare(args.device)
     torch.manual_seed(args.seed)
-    videos, hidden, names = load(args)
+    videos, hidden, names = load(args.data_path, args.category, args.num_frames, args.im_size, args.mask_type,
+                                 args.mask_file, args.seed)
     f = descriptor(args.net_type, args.num_frames, args.im_size).to(args.device)
     if args.dry_run:
-        return print_header(args, f, names)
+        print_header(args, f, names)
+        return print("\n".join(f"  -{name} {value}" for name, value in settings_of(args).items()))
     run = Run(f"{args.output_dir}/{args.category}", settings_of(args), CHANGEABLE, args.overwrite)
-    learner, state = Learner(args, videos, hidden, f), run.load_checkpoint(args.device)
-    if state:
-        learner.restore(state, videos)
-    else:
-        learner.begin(videos, hidden)
-    if learner.epoch >= args.num_epochs:
-        return print(f"'{run.folder}' is finished: {learner.epoch} epochs; raise -num_epochs to go on")
-    chosen = state or {"precision": args.precision, "chunk": args.chunk}
-    learner.chunk = chosen["chunk"] or pick_chunk(f, f.size, args.batch_size + args.num_chain, args.device)
-    learner.precision = chosen["precision"]
-    if learner.precision == "auto":  # on a CPU some frames of one video tell enough
-        frames = None if fixed_axes(args.net_type)[0] else TIMED
-        x = learner.J[0][: learner.chunk] if args.device.type == "cuda" else learner.I[0][:1, :, :frames]
-        learner.precision = pick_precision(f, x)
-    f.sample_in(torch.bfloat16 if learner.precision == "bf16" else torch.float32)
-    print_header(args, f, names, learner)
-    run.open_logs(learner.epoch)
-    if learner.epoch == 0:
-        observed = learner.pictures()[0].cpu().numpy()  # nothing may copy while the first epoch captures its graphs
+    learner = make_learner(args, f, run.load_checkpoint(args.device), videos, hidden)
+    if learner.done >= args.num_epochs:
+        return print(f"'{run.folder}' is finished: {learner.done} epochs; raise -num_epochs to go on")
+    print_header(args, f, names)
+    print(f"sampling in {learner.precision}, {learner.chunk} videos at once; epochs {learner.done + 1} to "
+          f"{args.num_epochs}")
+    run.open_logs(learner.done)
+    if learner.done == 0:
+        observed = learner.pictures(args.readout)[0].cpu().numpy()  # nothing may copy while a CUDA graph is captured
         run.in_background(lambda: utils.save_frames(run.folder / "observed_sequence", observed))
-    short = args.preset == "quality" and max(args.im_size) <= 64
-    shorter = None if short else "-im_size 64 -preset quality takes minutes"
-    fit(learner, run, lambda metrics: report(learner, run, metrics, videos, hidden), SHOWN, shorter)
-    print(f"done: {learner.epoch} epochs; new videos are in '{run.folder}/final_results'")
+
+    def outputs(last):
+        epoch, (I, J) = learner.done, learner.pictures(args.readout)
+        return lambda: save_outputs(args, learner, run, epoch, last, I.cpu().numpy(), J.cpu().numpy(), videos, hidden)
+
+    quick = args.device.type != "cpu" or (args.preset == "quality" and max(args.im_size) <= 64)
+    fit(learner, run, outputs, total=args.num_epochs, log_step=args.log_step, shown=SHOWN,
+        shorter=None if quick else "-im_size 64 -preset quality takes minutes")
+    print(f"done: {learner.done} epochs; new videos are in '{run.folder}/final_results'")
 
 
-def report(learner, run, metrics, videos, hidden):
-    """At each log step save the pictures and the state; at the end the figures, too."""
-    epoch, args, last = learner.epoch, learner.args, learner.epoch == learner.args.num_epochs
-    if epoch % args.log_step and not last:
-        return
-    pictures = learner.pictures()
+def make_learner(args, f, state, videos, hidden):
+    """The Learner of a run that begins, or goes on from the checkpoint `state`."""
+    probes = None
+    if hidden is not None:
+        probes = recover.draw_probes(hidden) if args.readout == "blend" else np.zeros_like(hidden)
+        hidden = hidden | probes
+    if state is None:
+        chunk = args.chunk or pick_chunk(f, f.size, args.batch_size + args.num_chain, args.device)
+        precision = args.precision
+        if precision == "auto":
+            precision = pick_precision(f, some_videos(videos, args.net_type, chunk, args.device))
+        state = {"precision": precision, "chunk": chunk} | first_state(
+            f, videos, hidden, probes, mean=args.mean, hidden_start=args.hidden_start, batch_size=args.batch_size,
+            num_chain=args.num_chain, seed=args.seed)
+    return Learner(
+        f, state, videos, hidden, probes, num_epochs=args.num_epochs, batch_size=args.batch_size,
+        num_chain=args.num_chain, sample_steps=args.sample_steps, step_size=args.step_size, refsig=args.refsig,
+        lr=args.lr, anneal=args.anneal, beta1=args.beta1, data_noise=args.data_noise, seed=args.seed,
+        log_step=args.log_step, settings=settings_of(args))
 
-    def films(I, J):
+
+def some_videos(videos, net_type, chunk, device):
+    """Videos (N, 3, T, H, W) to time a gradient with: as many as are handled at once or, on a CPU, where that tells
+    enough, some frames of one, if the net slides in time."""
+    count, frames = (chunk, None) if device.type == "cuda" else (1, TIMED)
+    if fixed_axes(net_type)[0]:
+        frames = None
+    x = to_tensor(videos[:1, :frames]).to(device)
+    return torch.cat([x - x.mean()] * count)
+
+
+def save_outputs(args, learner, run, epoch, last, I, J, videos, hidden):
+    """Write what there is to see of an epoch's recovered videos I, or observed ones, and chains J, all uint8
+    (N, T, H, W, 3)."""
+    sheet = {f"{'observed' if hidden is None else 'recovered'} {k}": video for k, video in enumerate(I[:ROWS])}
+    sheet |= {f"chain {k}": video for k, video in enumerate(J[:ROWS])}
+
+    def films():
         if hidden is None:
             return utils.save_videos(run.folder, "synthesized", J, videos)
         masked = np.where(hidden[..., None], np.uint8(128), videos)
         utils.save_videos(run.folder, "recovered", I, [*videos, *masked])
         utils.save_frames(run.folder / "synthesized_sequence", J)
 
-    def show():
-        I, J = (videos.cpu().numpy() for videos in pictures)
-        sheet = {f"{'observed' if hidden is None else 'recovered'} {k}": video for k, video in enumerate(I[:ROWS])}
-        sheet |= {f"chain {k}": video for k, video in enumerate(J[:ROWS])}
-        run.log_pictures(epoch, list(sheet.values()), list(sheet), last)
-        run.renew("films", last, lambda: films(I, J))
-        if last:
-            judge(learner, run.folder, I, J, videos, hidden)
-        tell(f"epoch {epoch}/{args.num_epochs}", metrics, SHOWN)
-
-    run.save(learner.state(), epoch, last, show)
+    run.log_pictures(epoch, list(sheet.values()), list(sheet), last)
+    run.renew("films", last, films)
+    if last and hidden is None:
+        stride = learner.f.layers[0].stride[0]
+        judge_against_clip(run.folder, {f"chain {k}": video for k, video in enumerate(J)}, settings_of(args), stride)
+    elif last:
+        judge_recovery(args, learner, run.folder, I[0], videos[0], hidden[0])
 
 
-def judge(learner, folder, I, J, videos, hidden):
-    """The table of evaluate.py of a finished run: of the chains J or, where pixels are hidden, of the recovered I,
-    against the clips. All videos are uint8 (N, T, H, W, 3)."""
-    args, settings = learner.args, settings_of(learner.args)
-    if hidden is None:
-        return judge_textures(folder, {f"chain {k}": video for k, video in enumerate(J)}, settings)
+def judge_recovery(args, learner, folder, recovered, truth, hidden):
+    """The table of a recovered clip against the truth, both uint8 (T, H, W, 3), beside simple guesses."""
+    settings, parts = settings_of(args), learner.recovery.ingredients(args.hidden_start)
     try:
-        rows = recovery_report(videos[0], I[0], hidden[0], learner.ingredients())
-    except data.InputError as error:  # a mask that hides nothing, say
+        parts = {name: utils.to_uint8(x + learner.mean)[0] for name, x in parts.items()}
+        rows = recovery_report(truth, recovered, hidden, parts)
+    except InputError as error:  # a mask that hides nothing, say
         return print(f"not judged: {error}")
     if args.readout == "blend":
-        settings["blend_share"] = learner.blend_share()
+        settings["blend_share"] = learner.recovery.blend_share()
         print(f"recovered: {settings['blend_share']:.0%} of the way from first guess to mean of samples")
     save_report(folder, "recovery", rows, settings)
 
 
-def judge_textures(folder, videos, settings):
-    """The table and the picture of evaluate.py of synthesised videos by name, uint8 (T, H, W, 3), beside the clip that
-    settings (as plain types) name, and its later frames."""
-    frames, *size, _ = next(iter(videos.values())).shape
-    stride = NETS[settings["net_type"]][0][2][0]
-    try:
-        clips = data.list_clips(data.category_folder(settings["data_path"], settings["category"]))
-        if len(clips) > 1:
-            raise data.InputError(f"'{settings['category']}' has {len(clips)} clips, not one to compare with")
-        clip = data.read_clip(clips[0], None, tuple(size), at_most=2 * frames)
-        later = clip[frames:] if len(clip) == 2 * frames else None
-        stride = stride if stride < frames - 1 else None
-        rows, portraits = texture_report(videos, clip[:frames], later, stride=stride)
-        draw_texture_report(folder / "evaluation.png", portraits, stride)
-        save_report(folder, "evaluation", rows, settings)
-    except data.InputError as error:  # a clip that does not move, say
-        print(f"not judged: {error}")
-
-
-def print_header(args, f, names, learner=None):
+def print_header(args, f, names):
     """What will run: clips, net, device, memory."""
     parameters = sum(p.numel() for p in f.parameters())
     videos = len(names) * args.num_chain + len(names)
@@ -609,106 +498,11 @@ def print_header(args, f, names, learner=None):
     print("\n".join(layer_table(f)))
     print(f"device {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; "
           f"memory about {memory / 2**30:.1f} GiB if all is handled at once")
-    if learner is None:
-        for name, value in settings_of(args).items():
-            print(f"  -{name} {value}")
-    else:
-        print(f"sampling in {learner.precision}, {learner.chunk} videos at once; epochs {learner.epoch + 1} to "
-              f"{args.num_epochs}")
-
-
-# -------------------------------------------------------------------------------------------------------- sampling
-
-
-def sample_learned(args, given):
-    """-test: new videos from a learned model, without learning. `given` has the flags that the user set."""
-    prepare(args.device)
-    run = Path(args.output_dir) / args.category
-    folder, state = run / "test", load_checkpoint(args.ckpt or run / "model/latest.pt", args.device, "chains")
-    learned = state["settings"]
-    f = descriptor(learned["net_type"], learned["num_frames"], learned["im_size"]).to(args.device)
-    f.load_state_dict(state["net"])
-    size = (given.get("num_frames", learned["num_frames"]), *given.get("im_size", learned["im_size"]))
-    check_fits(f, size, learned)
-    if args.loop:  # on a circle all strides must come out even
-        period = math.prod(layer.stride[0] for layer in f.layers)
-        size = (-(-size[0] // period) * period, *size[1:])
-    margin = 0 if args.loop or size[0] == f.size[0] else MARGIN
-    J = first_videos(args, torch.cat(state["chains"]), state["level"], size, margin)
-    generators = [utils.generator(args.device, args.seed, "test", k) for k in range(len(J))]
-    chunk = args.chunk or pick_chunk(f, J.shape[2:], len(J), args.device)
-    f.wrap_time(args.loop).sample_in(torch.bfloat16 if state["precision"] == "bf16" else torch.float32)
-
-    def score(x):
-        return add_reference_(f.gradient(x), x, state["level"], learned["refsig"])
-
-    parts = [slice(k, k + chunk) for k in range(0, len(J), chunk)]
-    epochs = [state["epoch"] * (k + 1) / args.test_steps for k in range(args.test_steps)]
-    deltas = [step_size(SimpleNamespace(**learned), epoch) for epoch in epochs]  # fall as they did while learning
-    for rows, delta in tqdm(list(itertools.product(parts, deltas)), unit="step", disable=None):
-        J[rows] = langevin(J[rows], score, 1, delta, generators[rows])
-    if not torch.isfinite(J).all():
-        raise RunError("sampling diverged: the model was learned with too large a -step_size or -lr")
-    J = utils.to_uint8(J + state["mean"])[:, margin : margin + size[0]]
-    delete_outputs(folder)
-    utils.save_videos(folder, "synthesized", J)
-    if args.loop:
-        tell_seams(J)
-    if size[1:] == f.size[1:] and learned["mask_type"] == "none":
-        pieces = in_pieces(J, min(size[0], f.size[0]))
-        settings = learned | {"data_path": given.get("data_path", learned["data_path"])}
-        judge_textures(folder, dict(itertools.islice(pieces.items(), JUDGED)), settings)
-    print(f"{len(J)} new videos of {size[0]} frames of {size[1]}x{size[2]} are in '{folder}/final_results'")
-
-
-def tell_seams(loops):
-    """How much successive frames of loops uint8 (N, T, H, W, 3) differ where they close, and elsewhere."""
-    closed = np.concatenate([loops, loops[:, :1]], axis=1).astype(np.int16)
-    for k, (*inside, seam) in enumerate(np.abs(np.diff(closed, axis=1)).mean(axis=(2, 3, 4))):
-        print(f"video {k}: frames differ by {seam:.1f} across the seam, by {min(inside):.1f} to {max(inside):.1f} "
-              "elsewhere")
-
-
-def first_videos(args, chains, level, size, margin):
-    """Where new videos of size (T, H, W) start, with a margin of frames at both ends, (sample_size, 3, T + 2 * margin,
-    H, W): pieces of the saved chains, or noise around the reference's level."""
-    fits, numbers = chains.shape[3:] == size[1:], range(args.sample_size)
-    if args.start == "noise" or not (fits or args.start):
-        draws = [utils.generator(args.device, args.seed, "start", k) for k in numbers]
-        return white_noise(len(numbers), (size[0] + 2 * margin, *size[1:]), draws) + level
-    if not fits:
-        raise data.InputError("saved chains keep the frame size that was learned: use -start noise for another")
-    draws = [utils.generator("cpu", args.seed, "pieces", k) for k in numbers]
-    J = torch.stack([join_pieces(chains[k % len(chains)], size[0], margin, draw) for k, draw in enumerate(draws)])
-    return J.contiguous(memory_format=torch.channels_last_3d)
-
-
-def join_pieces(chain, length, margin, generator):
-    """`length` frames, with a margin at both ends, made of a chain (3, T, H, W): from the first on, rounds of all its T
-    frames, cut into thirds or so at random moments and put in an order in which no third is followed by its next."""
-    frames, rounds = chain.shape[1], []
-    before = -margin % frames  # a round begins with the first frame after the margin
-    for _ in range(-(-(before + length + 2 * margin) // frames)):
-        shifts = torch.randint(-(frames // 12), frames // 12 + 1, (2,), generator=generator)
-        pieces = torch.arange(frames).tensor_split(shifts + torch.tensor([frames // 3, 2 * frames // 3]))
-        rounds += [pieces[k] for k in ORDERS[torch.randint(len(ORDERS), (), generator=generator)]]
-    return chain[:, torch.cat(rounds)[before :][: length + 2 * margin]]
-
-
-def check_fits(f, size, settings):
-    """InputError if the net, learned with these settings, cannot slide to videos of size (T, H, W)."""
-    net_type, image = settings["net_type"], settings["mean"] == "image"
-    fixed = [a or b for a, b in zip(fixed_axes(net_type), (False, image, image), strict=True)]
-    if any(stays and have != want for stays, have, want in zip(fixed, f.size, size, strict=True)):
-        learned, asked = ("x".join(map(str, s)) for s in (f.size, size))
-        raise data.InputError(f"{net_type} has learned {learned} (frames x height x width) and cannot sample {asked}: "
-                              "ST slides in space (without -mean image) and time, FC_S, FC_S_large and FC_S_multi in "
-                              "time, FC not at all")
 
 
 def main(argv=None):
     args, given = parse(argv)
-    return run_program(lambda: sample_learned(args, given) if args.test else learn(args), data.InputError)
+    return run_program(lambda: sample_learned(args, given) if args.test else learn(args), InputError)
 
 
 if __name__ == "__main__":

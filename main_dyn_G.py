@@ -36,7 +36,7 @@ from run.flags import (
     share,
 )
 from run.folder import Run, delete_outputs, load_checkpoint
-from run.loop import fit, tell, uninterrupted
+from run.loop import fit
 
 TASKS = ("scene", "motion", "recovery", "inpainting")
 PRESETS = {  # defaults: one value for all tasks or, in the order above, one for each (as released)
@@ -334,12 +334,13 @@ class Learner:
     net: F, G and perhaps E; I: observed videos (N, 3, T, H, W) in [-1, 1], 0 (mid-grey) where hidden; visible: 1 where
     a pixel is seen, 0 where not (N, 1, T, H, W), or None; latents: the current sample of all that is unknown, by the
     names of the net's arguments: xi (N, T, dim xi), s = s_0, a and m (N, dim); J: the videos that the last epoch drew,
-    each chunk before its step; average: J over the last epochs, where pixels are hidden; epoch: how many are done.
+    each chunk before its step; average: J over the last epochs, where pixels are hidden; done: epochs; before: the
+    state before an epoch that is not counted yet, or None.
     """
 
     def __init__(self, args, videos, hidden, net):
         """videos uint8 (N, T, H, W, 3), hidden bool (N, T, H, W) or None."""
-        self.args, self.net, self.epoch = args, net, 0
+        self.args, self.net, self.done, self.before = args, net, 0, None
         self.shown = {"observed": videos}
         self.optimizer = Adam(net.parameters(), args.lr, args.beta1)
         self.I, self.visible, self.truth, self.average = unit(videos).to(args.device), None, None, None
@@ -361,7 +362,7 @@ class Learner:
 
     def generators(self, kind, rows):
         """The noise of this epoch: a generator for each clip, of its own for ever."""
-        return [utils.generator(self.args.device, self.args.seed, self.epoch, kind, k) for k in rows]
+        return [utils.generator(self.args.device, self.args.seed, self.done, kind, k) for k in rows]
 
     def log_likelihood(self, x, I, visible):
         """log p(I | x) of a chunk, but for a constant: -(weight / 2 sigma^2) sum (I - x)^2 over visible entries."""
@@ -413,8 +414,8 @@ class Learner:
             metrics[f"grad_norm_{name}"] = sum(p.grad.square().sum() for p in net.parameters()).sqrt().item()
         for name, value in metrics.items():
             if not math.isfinite(value):
-                raise RunError(f"diverged in epoch {self.epoch + 1}: {name} is {value}; lower -step_size or -lr")
-        self.optimizer.step(learning_rate(self.args, self.epoch))
+                raise RunError(f"diverged in epoch {self.done + 1}: {name} is {value}; lower -step_size or -lr")
+        self.optimizer.step(learning_rate(self.args.lr, self.args.anneal, self.done, self.args.num_epochs))
 
         self.J[rows, :, frames] = x.detach()
         for name, u in latents.items():
@@ -424,30 +425,29 @@ class Learner:
                 self.latents[name][rows] = u.detach()
         return states[:, -1].detach(), metrics
 
-    def learn_epoch(self, log):
-        """One epoch: every chunk of every mini-batch. Returns its metrics, which log(epoch, metrics) has got as part of
-        the same change; what ends the epoch early undoes it."""
-        done, before, chunks = self.epoch, copy.deepcopy(self.state()), []
-        try:
-            for rows in self.batches:
-                s = None
-                for frames in self.chunks:
-                    s, metrics = self.learn_chunk(rows, frames, s)
-                    chunks.append(metrics)
-            with uninterrupted():
-                self.epoch += 1
-                if self.visible is not None:
-                    self.average = torch.lerp(self.average, self.J, 1 / min(self.epoch, MEMORY))
-                names = dict.fromkeys(name for metrics in chunks for name in metrics)
-                found = {name: [metrics[name] for metrics in chunks if name in metrics] for name in names}
-                metrics = self.metrics() | {name: sum(values) / len(values) for name, values in found.items()}
-                log(self.epoch, metrics)
-        except BaseException:
-            if self.epoch == done:
-                with uninterrupted():
-                    self.restore(before)
-            raise
-        return metrics
+    def learn(self):
+        """One epoch: every chunk of every mini-batch."""
+        self.before, self.chunk_metrics = copy.deepcopy(self.state()), []
+        for rows in self.batches:
+            s = None
+            for frames in self.chunks:
+                s, metrics = self.learn_chunk(rows, frames, s)
+                self.chunk_metrics.append(metrics)
+
+    def commit(self):
+        """Count the epoch. Returns its metrics, means over the chunks."""
+        self.done, self.before = self.done + 1, None
+        if self.visible is not None:
+            self.average = torch.lerp(self.average, self.J, 1 / min(self.done, MEMORY))
+        names = dict.fromkeys(name for metrics in self.chunk_metrics for name in metrics)
+        found = {name: [metrics[name] for metrics in self.chunk_metrics if name in metrics] for name in names}
+        return self.metrics() | {name: sum(values) / len(values) for name, values in found.items()}
+
+    def undo(self):
+        """Back to the state before an epoch that is not counted yet."""
+        if self.before is not None:
+            self.restore(self.before)
+            self.before = None
 
     def metrics(self):
         """What the epoch has come to: errors of the videos that it generated, and the spread of what it inferred."""
@@ -481,14 +481,14 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "latents": self.latents,
             "average": self.average,
-            "epoch": self.epoch,
+            "epoch": self.done,
             "settings": settings_of(self.args),
         }
 
     def restore(self, state):
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.latents, self.average, self.epoch = state["latents"], state["average"], state["epoch"]
+        self.latents, self.average, self.done = state["latents"], state["average"], state["epoch"]
 
 
 def settings_of(args):
@@ -510,39 +510,36 @@ def learn(args):
     learner, state = Learner(args, videos, hidden, net), run.load_checkpoint(args.device)
     if state:
         learner.restore(state)
-    if learner.epoch >= args.num_epochs:
-        return print(f"'{run.folder}' is finished: {learner.epoch} epochs; raise -num_epochs to go on")
+    if learner.done >= args.num_epochs:
+        return print(f"'{run.folder}' is finished: {learner.done} epochs; raise -num_epochs to go on")
     print_header(args, net, names, learner)
-    run.open_logs(learner.epoch)
-    if learner.epoch == 0:
+    run.open_logs(learner.done)
+    if learner.done == 0:
         utils.save_frames(run.folder / "observed_sequence", grey(learner.I))
     errors = [] if learner.truth is None else ["recovery_error", "recovery_error_mean"]
     shown = ["psnr", "std_xi", *errors]
-    fit(learner, run, lambda metrics: report(learner, run, metrics, shown, videos, hidden), shown,
-              "-num_epochs 300 shows the scene")
-    print(f"done: {learner.epoch} epochs; videos are in '{run.folder}/final_results'")
+    shorter = "-num_epochs 300 shows the scene" if args.device.type == "cpu" else None
+    fit(learner, run, lambda last: outputs(learner, run, last, videos, hidden), total=args.num_epochs,
+        log_step=args.log_step, shown=shown, shorter=shorter)
+    print(f"done: {learner.done} epochs; videos are in '{run.folder}/final_results'")
 
 
-def report(learner, run, metrics, shown, videos, hidden):
-    """At each log step save the pictures and the state; at the end the figures, too. learner.pictures() gives the name
-    of the results, these, and what to see beside them, as name -> videos uint8 (N, T, H, W, 3)."""
-    epoch, args, last = learner.epoch, learner.args, learner.epoch == learner.args.num_epochs
-    if epoch % args.log_step and not last:
-        return
-    name, results, others = learner.pictures()
+def outputs(learner, run, last, videos, hidden):
+    """A function that writes what there is to see: learner.pictures() gives the name of the results, these, and what to
+    see beside them, as name -> videos uint8 (N, T, H, W, 3)."""
+    epoch, (name, results, others) = learner.done, learner.pictures()
     moments = np.arange(results.shape[1])  # shorter videos begin again
     beside = {f"{kind} {k}": video[moments % len(video)]
               for kind, videos in others.items() for k, video in enumerate(videos[:SHOWN])}
     sheet = beside | {f"{name} {k}": video for k, video in enumerate(results[:SHOWN])}
 
-    def show():
+    def write():
         run.log_pictures(epoch, list(sheet.values()), list(sheet), last)
         run.renew("films", last, lambda: utils.save_videos(run.folder, name, results, beside.values()))
         if last:
-            judge(args, run.folder, results, videos, hidden)
-        tell(f"epoch {epoch}/{args.num_epochs}", metrics, shown)
+            judge(learner.args, run.folder, results, videos, hidden)
 
-    run.save(learner.state(), epoch, last, show)
+    return write
 
 
 def judge(args, folder, results, videos, hidden):
@@ -581,7 +578,7 @@ def print_header(args, net, names, learner=None):
         visible = None if learner.visible is None else learner.visible[rows, :, frames]
         weight = likelihood_weight(learner.I[rows, :, frames], visible, args.likelihood_scale)
         print(f"likelihood {args.likelihood_scale}: {weight:.4g} x squared error / (2 x {args.refsig}^2) in the first "
-              f"chunk; epochs {learner.epoch + 1} to {args.num_epochs}")
+              f"chunk; epochs {learner.done + 1} to {args.num_epochs}")
 
 
 # ------------------------------------------------------------------------------------------------------- new videos

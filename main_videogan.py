@@ -30,7 +30,7 @@ from run.flags import (
     run_program,
 )
 from run.folder import Run, load_checkpoint
-from run.loop import fit, tell, uninterrupted
+from run.loop import fit
 from videogan import FAKE, FRAMES, LATENT, REAL, SIZE, Discriminator, Generator, layer_table
 
 # Settings that a resumed run may change; all others decide the result.
@@ -264,18 +264,19 @@ def generator_loss(D, scene, frame, mask_penalty, frame_weight):
 
 
 class Learner:
-    """The state of learning and one iteration of it: one step of D, then one of G on the same videos.
+    """The state of learning and one iteration of it: `learn` gets the real videos, `commit` does a step of D and then
+    of G on the same videos.
 
-    G, D: generator and discriminator; iteration: how many are done; bad: clips that could not be read, by number;
+    G, D: generator and discriminator; done: iterations; bad: clips that could not be read, by number;
     fixed: z, or first frames, of the samples that are drawn at each log step.
     """
 
     def __init__(self, args, train, held_out, nets):
-        self.args, self.train, self.iteration, self.bad = args, train, 0, {}
+        self.args, self.train, self.done, self.bad = args, train, 0, {}
         self.G, self.D = nets
         self.optimizers = [Adam(net.parameters(), args.lr, args.beta1) for net in nets]
         self.held_out = first_of(held_out, JUDGED)
-        self.recent, self.logged = [], {}
+        self.recent = []
         if args.conditional:
             clips = self.held_out if len(self.held_out) else first_of(train, SAMPLES)
             self.fixed = unit(torch.from_numpy(clips[:SAMPLES]))[:, :, 0].to(args.device)
@@ -285,13 +286,13 @@ class Learner:
     def start(self):
         """Begin to read clips, ahead of the iterations, from the current one on."""
         args = self.args
-        batches = order(len(self.train), args.batch_size, args.seed, self.iteration)
+        batches = order(len(self.train), args.batch_size, args.seed, self.done)
         loader = DataLoader(self.train, batch_sampler=batches, collate_fn=collate, num_workers=args.workers,
                             pin_memory=args.device.type == "cuda", prefetch_factor=4 if args.workers else None)
         self.batches, self.waited, self.begun = iter(loader), 0.0, time.perf_counter()
 
-    def next_batch(self):
-        """The next real videos (N, 3, 32, 64, 64) in [-1, 1]."""
+    def learn(self):
+        """Get the next real videos (N, 3, 32, 64, 64) in [-1, 1], which may have to be waited for."""
         begun = time.perf_counter()
         clips, bad = next(self.batches)
         self.waited += time.perf_counter() - begun
@@ -299,41 +300,42 @@ class Learner:
             print(f"skipped: {bad[k]}", file=sys.stderr)
         self.bad |= bad
         check_bad(len(self.bad), len(self.train))
-        return unit(clips.to(self.args.device, non_blocking=True))
+        self.real = unit(clips.to(self.args.device, non_blocking=True))
 
-    def learn_iteration(self, log):
-        """One iteration. Returns the metrics of the last LOG_EVERY, which log(iteration, metrics) has got."""
-        args, (optimizer_G, optimizer_D) = self.args, self.optimizers
-        real = self.next_batch()
+    def commit(self):
+        """One iteration. Returns the metrics of the last LOG_EVERY, or None between."""
+        args, (optimizer_G, optimizer_D), real = self.args, self.optimizers, self.real
         frame = real[:, :, 0].contiguous() if args.conditional else None
-        with uninterrupted():
-            source = frame if args.conditional else draw(args, len(real), self.iteration)
-            with torch.autocast(args.device.type, torch.bfloat16, enabled=args.precision == "bf16"):
-                scene = self.G(source)
+        source = frame if args.conditional else draw(args, len(real), self.done)
+        with torch.autocast(args.device.type, torch.bfloat16, enabled=args.precision == "bf16"):
+            scene = self.G(source)
 
-                # 1. discriminator: real videos against generated ones
-                loss_D, on_real, on_fake = discriminator_loss(self.D, real, scene.video)
-                optimizer_D.zero_grad()
-                loss_D.backward()
-                optimizer_D.step()
+            # 1. discriminator: real videos against generated ones
+            loss_D, on_real, on_fake = discriminator_loss(self.D, real, scene.video)
+            optimizer_D.zero_grad()
+            loss_D.backward()
+            optimizer_D.step()
 
-                # 2. generator: the same videos, for the discriminator as it is now
-                loss_G, *terms = generator_loss(self.D, scene, frame, args.mask_penalty, args.frame_weight)
-                optimizer_G.zero_grad()
-                loss_G.backward()
-                optimizer_G.step()
+            # 2. generator: the same videos, for the discriminator as it is now
+            loss_G, *terms = generator_loss(self.D, scene, frame, args.mask_penalty, args.frame_weight)
+            optimizer_G.zero_grad()
+            loss_G.backward()
+            optimizer_G.step()
 
-            self.iteration += 1
-            with torch.no_grad():
-                accuracies = [(on_real.argmax(1) == REAL).float().mean(), (on_fake.argmax(1) == FAKE).float().mean()]
-                self.recent.append(torch.stack([loss_D / 2, *accuracies, *terms]))
-            if self.iteration % math.gcd(LOG_EVERY, args.log_step) == 0 or self.iteration == args.num_iterations:
-                self.logged = self.metrics()
-                log(self.iteration, self.logged)
-        for name, value in self.logged.items():
+        self.done += 1
+        with torch.no_grad():
+            accuracies = [(on_real.argmax(1) == REAL).float().mean(), (on_fake.argmax(1) == FAKE).float().mean()]
+            self.recent.append(torch.stack([loss_D / 2, *accuracies, *terms]))
+        if self.done % math.gcd(LOG_EVERY, args.log_step) and self.done != args.num_iterations:
+            return None
+        metrics = self.metrics()
+        for name, value in metrics.items():
             if not math.isfinite(value):
-                raise RunError(f"diverged in iteration {self.iteration}: {name} is {value}; lower -lr")
-        return self.logged
+                raise RunError(f"diverged in iteration {self.done}: {name} is {value}; lower -lr")
+        return metrics
+
+    def undo(self):
+        """`learn` changes nothing that a checkpoint keeps, and `commit` is not interrupted."""
 
     def metrics(self):
         """Means over the iterations since the last call, as plain numbers by name. loss_D is halved, as released."""
@@ -356,7 +358,7 @@ class Learner:
             "D": self.D.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "fixed": self.fixed,
-            "iteration": self.iteration,
+            "iteration": self.done,
             "bad": self.bad,
             "settings": settings_of(self.args),
         }
@@ -366,7 +368,7 @@ class Learner:
         self.D.load_state_dict(state["D"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        self.fixed, self.iteration, self.bad = state["fixed"], state["iteration"], state["bad"]
+        self.fixed, self.done, self.bad = state["fixed"], state["iteration"], state["bad"]
 
 
 def draw(args, count, *key):
@@ -412,27 +414,24 @@ def learn(args):
     learner, state = Learner(args, train, held_out, nets), run.load_checkpoint(args.device)
     if state:
         learner.restore(state)
-    if learner.iteration >= args.num_iterations:
-        return print(f"'{run.folder}' is finished: {learner.iteration} iterations; raise -num_iterations to go on")
+    if learner.done >= args.num_iterations:
+        return print(f"'{run.folder}' is finished: {learner.done} iterations; raise -num_iterations to go on")
     print_header(args, nets, train, held_out, learner)
-    run.open_logs(learner.iteration)
+    run.open_logs(learner.done)
     learner.start()
-    fit(learner, run, lambda metrics: report(learner, run, metrics), SHOWN,
-              "-batch_size 8 -num_iterations 1000 shows the scenes")
+    shorter = "-batch_size 8 -num_iterations 1000 shows the scenes" if args.device.type == "cpu" else None
+    fit(learner, run, lambda last: outputs(learner, run, last), total=args.num_iterations, log_step=args.log_step,
+        shown=SHOWN, shorter=shorter)
     if learner.bad:
         print(f"{len(learner.bad)} of {len(train)} clips could not be read and were skipped")
-    print(f"done: {learner.iteration} iterations; videos are in '{run.folder}/final_results'")
+    print(f"done: {learner.done} iterations; videos are in '{run.folder}/final_results'")
 
 
-def report(learner, run, metrics):
-    """At each log step save the pictures and the state; at the end the figures, too."""
-    args, iteration = learner.args, learner.iteration
-    last = iteration == args.num_iterations
-    if iteration % args.log_step and not last:
-        return
-    scenes = generate_scenes(learner.G, learner.fixed)
+def outputs(learner, run, last):
+    """A function that writes what there is to see."""
+    iteration, scenes = learner.done, generate_scenes(learner.G, learner.fixed)
 
-    def show():
+    def write():
         rows = {f"{name} {k}": np.broadcast_to(videos[k], scenes["gen"][k].shape)
                 for k in range(2) for name, videos in scenes.items()}
         rows |= {f"gen {k}": video for k, video in enumerate(scenes["gen"][2:6], start=2)}
@@ -440,9 +439,8 @@ def report(learner, run, metrics):
         run.renew("films", last, lambda: save_scenes(run.folder / "final_results", scenes))
         if last:
             judge(learner, run.folder)
-        tell(f"iteration {iteration}/{args.num_iterations}", metrics, SHOWN)
 
-    run.save(learner.state(), iteration, last, show)
+    return write
 
 
 def save_scenes(folder, scenes):
@@ -481,7 +479,7 @@ def print_header(args, nets, train, held_out, learner=None):
         for name, value in settings_of(args).items():
             print(f"  -{name} {value}")
     else:
-        print(f"iterations {learner.iteration + 1} to {args.num_iterations}")
+        print(f"iterations {learner.done + 1} to {args.num_iterations}")
 
 
 # ------------------------------------------------------------------------------------------------------- new videos

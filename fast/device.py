@@ -1,5 +1,6 @@
 """What a device can do, and the settings of the process that make it fast."""
 
+import math
 import os
 import platform
 import time
@@ -50,3 +51,22 @@ def available_memory(device):
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
         return 8 * 2**30
+
+
+def memory_per_video(f, size):
+    """Bytes that one video of size (T, H, W) takes in the learning step, which takes most: padded copies, maps and
+    their gradients."""
+    entries = 4 * 3 * math.prod(size)
+    for layer in f.layers:
+        size = layer.out_size(size)
+        entries += 3 * len(layer.bias) * math.prod(size)
+    return 4 * entries
+
+
+def pick_chunk(f, size, videos, device):
+    """How many of so many videos of size (T, H, W) fit at once into half of the memory that is free; on a CPU, where
+    larger batches gain little, into 1 GiB."""
+    parameters = 4 * 4 * sum(p.numel() for p in f.parameters())  # weights, gradients and Adam's two moments
+    free = (available_memory(device) - parameters) / 2
+    budget = min(free, 2**30) if device.type == "cpu" else free
+    return int(min(max(budget // memory_per_video(f, size), 1), videos))

@@ -45,7 +45,14 @@ class Adam:
         self.count = int(max(own["step"] for own in self.state))
 
 
-def learning_rate(args, epoch):
-    """The rate after `epoch` epochs: -lr, over the last part (-anneal) falling to a tenth, evenly in its log."""
-    left = 1 - epoch / args.num_epochs
-    return args.lr * 0.1 ** (1 - left / args.anneal) if left < args.anneal else args.lr
+def learning_rate(lr, anneal, epoch, num_epochs):
+    """The rate after `epoch` of `num_epochs` epochs: lr, falling over the last part (the share `anneal` of the epochs)
+    to a tenth, evenly in its logarithm."""
+    left = 1 - epoch / num_epochs
+    return lr * 0.1 ** (1 - left / anneal) if left < anneal else lr
+
+
+def step_size(delta, lr, rate):
+    """The Langevin step size at a learning rate: delta at lr; its square falls with the rate, as the weights that the
+    chains follow move less and less."""
+    return delta * (rate / lr) ** 0.5

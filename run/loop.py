@@ -1,4 +1,5 @@
-"""The order of a run: learn step by step, and leave the last good state however it ends."""
+"""The order of a run, the same for every program: step by step, with outputs between, and whatever ends it early
+leaves the last good state."""
 
 import contextlib
 import signal
@@ -23,44 +24,70 @@ def uninterrupted():
         raise KeyboardInterrupt
 
 
-def fit(learner, run, report, shown, shorter):
-    """Learn until all is done, with a progress bar; whatever ends it early leaves the last good state.
+def fit(learner, run, outputs, *, total, log_step, shown, shorter=None):
+    """Learn from step learner.done + 1 to step `total` (steps are epochs or iterations: run.unit), with a progress bar.
 
-    With run.unit an epoch (or an iteration): learner has args.num_epochs, epoch, state() and learn_epoch(log) ->
-    metrics, which calls log(epoch, metrics) as part of the change of its state; report(metrics) is called after each;
-    shown: the metrics on the bar; shorter: what makes a long run on a CPU a short one, or None.
+    learner has `done`, how many steps are, and four methods: learn() does the work of a step, and may be interrupted;
+    commit() completes it, and may not: it returns the step's metrics by name, or None if there are none this time;
+    undo() takes back what an interrupted learn() has changed; state() gives what a checkpoint keeps.
+    outputs(last) gives a function that writes the outputs of the moment; it is called every log_step steps and at the
+    last one. shown: the metrics on the bar. shorter: what makes a long run short, for a hint.
     """
-    unit, total = run.unit, getattr(learner.args, f"num_{run.unit}s")
-    learn, first = getattr(learner, f"learn_{unit}"), getattr(learner, unit) + 1
-    bar = tqdm(total=total, initial=first - 1, unit=unit, disable=None)
+    first, metrics = learner.done + 1, {}
+    bar = tqdm(total=total, initial=first - 1, unit=run.unit, disable=None)
     try:
         for done in range(first, total + 1):
             begun = time.perf_counter()
-            metrics = learn(run.log)
+            metrics = step(learner, run) or metrics
             bar.set_postfix({name: f"{metrics[name]:.4g}" for name in shown if name in metrics}, refresh=False)
             bar.update()
-            report(metrics)
+            if done % log_step == 0 or done == total:
+                write = outputs(done == total)
+                run.save(learner.state(), done, done == total,
+                         lambda done=done, write=write, metrics=metrics: (
+                             write(), tell(f"{run.unit} {done}/{total}", metrics, shown)))
             if done == first + 2 and done < total:  # the first prepares much that the others find
-                seconds = time.perf_counter() - begun
-                left = seconds * (total - done)
-                slow = shorter and left > 1800 and learner.args.device.type == "cpu"
-                hint = f"; on this CPU, {shorter}" if slow else ""
-                tqdm.write(f"one {unit} took {seconds:.2g} s: about {duration(left)} to go{hint}")
+                tell_time_left(run.unit, time.perf_counter() - begun, total - done, shorter)
         run.wait()
     except (KeyboardInterrupt, RunError) as stop:
-        done = getattr(learner, unit)
-        if run.pending:
-            tqdm.write("stopping: what is left is being written")
-        with contextlib.suppress(KeyboardInterrupt), uninterrupted():  # another Ctrl-C changes nothing
-            run.wait()
-            run.save_checkpoint(learner.state(), done)
-        saved = f"{unit} {done} is saved in '{run.folder}'"
-        if isinstance(stop, KeyboardInterrupt):
-            raise KeyboardInterrupt(f"interrupted: {saved}; the same command goes on from there") from None
-        raise RunError(f"{stop} ({saved})") from None
+        stop_early(learner, run, stop)
     finally:
         bar.close()
         run.close()
+
+
+def step(learner, run):
+    """One step, whole or not at all: the change of the state and its row in the log belong together."""
+    try:
+        learner.learn()
+        with uninterrupted():
+            metrics = learner.commit()
+            if metrics:
+                run.log(learner.done, metrics)
+    except BaseException:
+        with uninterrupted():
+            learner.undo()
+        raise
+    return metrics
+
+
+def stop_early(learner, run, stop):
+    """Write what is left to write, save the last good state, and end as `stop` asks."""
+    if run.pending:
+        tqdm.write("stopping: what is left is being written")
+    with contextlib.suppress(KeyboardInterrupt), uninterrupted():  # another Ctrl-C changes nothing
+        run.wait()
+        run.save_checkpoint(learner.state(), learner.done)
+    saved = f"{run.unit} {learner.done} is saved in '{run.folder}'"
+    if isinstance(stop, KeyboardInterrupt):
+        raise KeyboardInterrupt(f"interrupted: {saved}; the same command goes on from there") from None
+    raise RunError(f"{stop} ({saved})") from None
+
+
+def tell_time_left(unit, seconds, steps, shorter):
+    left = seconds * steps
+    hint = f"; on this CPU, {shorter}" if shorter and left > 1800 else ""
+    tqdm.write(f"one {unit} took {seconds:.2g} s: about {duration(left)} to go{hint}")
 
 
 def tell(moment, metrics, shown):

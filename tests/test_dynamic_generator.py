@@ -4,6 +4,7 @@ import ast
 import csv
 import itertools
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,14 +18,16 @@ import utils
 from dynamic_generator import IMAGE_SIZES, DynamicGenerator, Generator, ShiftNorm, Transition, by_columns
 from run.flags import RunError
 from run.folder import load_checkpoint, snapshot
+from run.loop import step
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 TINY = {"im_size": 8, "state_size": 6, "z_size": 5, "num_frames": 7, "truncated_backprop_length": 3, "sample_steps": 3,
         "seed": 3}
 
 
-def no_log(epoch, metrics):
-    """Where an epoch's row would go."""
+def learn_epoch(learner):
+    """One epoch, whole or not at all. Returns its metrics."""
+    return step(learner, SimpleNamespace(log=lambda epoch, metrics: None))
 
 
 def flags(**settings):
@@ -281,7 +284,7 @@ def test_bfloat16_infers_nearly_the_same_and_leaves_learning_alone(make_learner)
     rough, exact = make_learner(precision="bf16"), make_learner()
     for learner in (rough, exact):
         for _ in range(20):
-            learner.learn_epoch(no_log)
+            learn_epoch(learner)
     rough.net.load_state_dict(exact.net.state_dict())
     unknown = exact.latents
     u, I = main_dyn_G.pack(unknown), exact.I
@@ -340,7 +343,7 @@ def test_hidden_pixels_influence_nothing(make_learner, moving, scale):
     for version in (videos, other, seen):
         learner = make_learner(videos=version, hidden=hidden, task="recovery", likelihood_scale=scale)
         for _ in range(2):
-            metrics = learner.learn_epoch(no_log)
+            metrics = learn_epoch(learner)
         gradients = [p.grad for p in learner.net.parameters()]
         states.append((snapshot(learner.state()), gradients, learner.pictures()[1], metrics["recovery_error"]))
     (state, gradients, pictures, error), (state_2, gradients_2, pictures_2, error_2), (state_3, *_) = states
@@ -373,7 +376,7 @@ def test_later_chunks_start_from_the_state_that_the_one_before_has_reached(make_
         return x, states
 
     learner.net.forward = spy
-    learner.learn_epoch(no_log)
+    learn_epoch(learner)
     steps = learner.args.sample_steps + 1
     assert len(starts) == 3 * steps  # 7 frames in chunks of 3: 3, 3, 1
     assert all(torch.equal(s, seen[steps - 1]) and not unknown for s, unknown, _ in starts[steps : 2 * steps])
@@ -392,8 +395,8 @@ def test_every_clip_chunk_and_epoch_has_noise_of_its_own(make_learner, monkeypat
     monkeypatch.setattr(main_dyn_G, "langevin", spy)
     for batch_size in (2, 3):  # how clips are batched does not matter
         learner = make_learner(clips=3, batch_size=batch_size)
-        learner.learn_epoch(no_log)
-        learner.learn_epoch(no_log)
+        learn_epoch(learner)
+        learn_epoch(learner)
     half = len(seeds) // 2
     assert half == 3 * 3 * 2 and len(set(seeds[:half])) == half and set(seeds[half:]) == set(seeds[:half])
 
@@ -401,14 +404,14 @@ def test_every_clip_chunk_and_epoch_has_noise_of_its_own(make_learner, monkeypat
 def test_inference_goes_on_from_where_it_was(make_learner):
     learner = make_learner(content_size=3, step_size=1e-6)
     before = snapshot(learner.latents)
-    learner.learn_epoch(no_log)
+    learn_epoch(learner)
     for name, u in learner.latents.items():
         torch.testing.assert_close(u, before[name], atol=1e-4, rtol=0)
 
 
 def test_an_epoch_that_ends_early_never_was(make_learner, monkeypatch):
     learner = make_learner()
-    learner.learn_epoch(no_log)
+    learn_epoch(learner)
     before, learn_chunk, calls = snapshot(learner.state()), learner.learn_chunk, []
 
     def stop(*args):
@@ -419,29 +422,29 @@ def test_an_epoch_that_ends_early_never_was(make_learner, monkeypatch):
 
     monkeypatch.setattr(learner, "learn_chunk", stop)
     with pytest.raises(KeyboardInterrupt):
-        learner.learn_epoch(no_log)
+        learn_epoch(learner)
     assert_same(before, snapshot(learner.state()))
 
     monkeypatch.setattr(learner, "learn_chunk", learn_chunk)
     learner.args.step_size = 1e15
     with pytest.raises(RunError, match="diverged in epoch 2: .* lower -step_size or -lr"):
-        learner.learn_epoch(no_log)
+        learn_epoch(learner)
     learner.args.step_size = 0.03
     assert_same(before, snapshot(learner.state()))
 
 
 def test_learning_fits_the_clip(make_learner):
     learner = make_learner(clips=1, sample_steps=2)
-    first = learner.learn_epoch(no_log)["psnr"]
+    first = learn_epoch(learner)["psnr"]
     for _ in range(25):
-        last = learner.learn_epoch(no_log)["psnr"]
+        last = learn_epoch(learner)["psnr"]
     assert last > first + 6
 
 
 def test_the_rate_falls_at_the_end(make_learner):
     learner, rates = make_learner(num_epochs=4, anneal=0.5, lr=0.01), []
     for _ in range(4):
-        learner.learn_epoch(no_log)
+        learn_epoch(learner)
         rates.append(learner.optimizer.lr)
     assert rates == pytest.approx([0.01, 0.01, 0.01, 0.01 * 0.1**0.5])
 
@@ -638,7 +641,7 @@ def test_image_to_video(program, tmp_path, moving, make_learner):
     learner = make_learner(encoder=True, im_size=64, state_size=8, z_size=5, num_frames=4, sample_steps=1)
     weights, latents = snapshot(learner.net.encoder.state_dict()), snapshot(learner.latents)
     a, s = learner.net.encoder(learner.I[:, :, 0])
-    learner.learn_epoch(no_log)
+    learn_epoch(learner)
     assert all(not torch.equal(v, weights[k]) for k, v in learner.net.encoder.state_dict().items())
     assert torch.equal(learner.latents["a"], a) and torch.equal(learner.latents["s"], s)
     assert not torch.equal(learner.latents["xi"], latents["xi"])

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from langevin import LangevinGraph, langevin
+from fast.graph import LangevinGraph
+from langevin import langevin
 
 
 def generators(*seeds):

@@ -23,10 +23,15 @@ import interpolate
 import main
 import model
 import utils
+from bench import plain_features, plain_gradient
+from fast.gradient import FastGradient, pick_precision
 from judge.metrics import QUICK_COLUMNS, quick_metrics, texture_metrics
-from langevin import langevin
-from run.adam import Adam, learning_rate
+from langevin import gaussian_, langevin
+from recover import BLENDS, draw_probes, hide
+from reference import white_noise
+from run.adam import Adam, learning_rate, step_size
 from run.folder import SHARES, Run
+from sample import check_fits, first_videos, join_pieces
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 SMALL = "-im_size 16 -num_frames 12 -num_chain 2 -sample_steps 3 -log_step 2 -precision fp32 -device cpu".split()
@@ -280,11 +285,11 @@ def test_an_epoch_is_algorithm_1(tmp_path, flags, data_path):
         gap, values = 0, []
         for I, J_before, J in zip(batches, before["chains"], after["chains"], strict=True):
             J, J_before = J.double(), J_before.double()
-            gradient = f.plain_gradient(J_before)
+            gradient = plain_gradient(f, J_before)
             noise.append((J - J_before - delta**2 / 2 * (gradient - J_before / sigma**2)) / delta)
             drifts.append(delta / 2 * gradient)  # in units of the noise
             starts.append(J_before)
-            f_I, f_J = (f.plain_features(x).flatten(1).sum(1).mean() for x in (I, J))
+            f_I, f_J = (plain_features(f, x).flatten(1).sum(1).mean() for x in (I, J))
             values.append([f_I.item(), f_J.item()])
             gap = gap + (f_J - f_I) / len(batches)
         gradients = torch.autograd.grad(gap, list(f.parameters()))
@@ -400,44 +405,41 @@ def test_a_net_with_a_single_top_unit_learns_from_every_seed(seed, tmp_path, fla
 
 @pytest.mark.parametrize("slow, error, chosen", [("fp32", 0, "bf16"), ("bf16", 0, "fp32"), ("fp32", 0.02, "fp32")])
 def test_bfloat16_is_picked_where_it_is_faster_and_accurate(slow, error, chosen, monkeypatch):
-    gradient = model.Descriptor.gradient
-
-    def altered(f, x):
-        low = bool(f._low)
+    def altered(gradient, x):
+        low = gradient.layers is not gradient.f.layers
         time.sleep(0.02 if low == (slow == "bf16") else 0)
-        exact = model.Descriptor(f.layers, f.size)  # whatever a processor's own bfloat16 may cost
-        return gradient(exact, x) * (1 + error if low else 1)
+        return gradient.f.gradient(x) * (1 + error if low else 1)  # whatever a processor's own bfloat16 may cost
 
-    monkeypatch.setattr(model.Descriptor, "gradient", altered)
-    monkeypatch.setattr(main, "multiplies_bfloat16", lambda device: True)
+    monkeypatch.setattr(FastGradient, "__call__", altered)
+    monkeypatch.setattr("fast.gradient.multiplies_bfloat16", lambda device: True)
     f = model.descriptor("FC_S_large", 7, 12)
     before = {name: value.clone() for name, value in f.state_dict().items()}
-    assert main.pick_precision(f, 50 * torch.randn(1, 3, 7, 12, 12)) == chosen
+    assert pick_precision(f, 50 * torch.randn(1, 3, 7, 12, 12)) == chosen
     assert all(torch.equal(value, before[name]) for name, value in f.state_dict().items())
 
 
 def test_bfloat16_is_not_tried_where_it_would_take_minutes(monkeypatch):
-    monkeypatch.setattr(main, "multiplies_bfloat16", lambda device: False)
-    monkeypatch.setattr(model.Descriptor, "gradient", lambda f, x: pytest.fail("it was"))
-    assert main.pick_precision(model.descriptor("FC_S_large", 7, 12), torch.zeros(1, 3, 7, 12, 12)) == "fp32"
+    monkeypatch.setattr("fast.gradient.multiplies_bfloat16", lambda device: False)
+    monkeypatch.setattr(FastGradient, "__call__", lambda gradient, x: pytest.fail("it was"))
+    assert pick_precision(model.descriptor("FC_S_large", 7, 12), torch.zeros(1, 3, 7, 12, 12)) == "fp32"
 
 
 def test_a_library_without_an_algorithm_for_bfloat16_leaves_float32(monkeypatch):
-    gradient, error = model.Descriptor.gradient, RuntimeError("unable to find an engine")
+    error = RuntimeError("unable to find an engine")
 
-    def fails(f, x):
-        if f.renew()[0].weight.dtype == torch.bfloat16:
+    def fails(gradient, x):
+        if gradient.layers[0].weight.dtype == torch.bfloat16:
             raise error
-        return gradient(f, x)
+        return gradient.f.gradient(x)
 
-    monkeypatch.setattr(model.Descriptor, "gradient", fails)
-    monkeypatch.setattr(main, "multiplies_bfloat16", lambda device: True)
+    monkeypatch.setattr(FastGradient, "__call__", fails)
+    monkeypatch.setattr("fast.gradient.multiplies_bfloat16", lambda device: True)
     f = model.descriptor("FC_S_large", 7, 12)
-    assert main.pick_precision(f, torch.randn(1, 3, 7, 12, 12)) == "fp32"
+    assert pick_precision(f, torch.randn(1, 3, 7, 12, 12)) == "fp32"
     assert not any(layer.bias.any() for layer in f.layers)  # as they were
     error = torch.OutOfMemoryError()  # says nothing of precision
     with pytest.raises(torch.OutOfMemoryError):
-        main.pick_precision(f, torch.randn(1, 3, 7, 12, 12))
+        pick_precision(f, torch.randn(1, 3, 7, 12, 12))
 
 
 def test_automatic_choices_run_and_resume(tmp_path, flags):
@@ -568,7 +570,7 @@ def interrupting(function, at):
 
 
 MOMENTS = {  # where a Ctrl-C comes in epoch 3, and the epochs that are done by then
-    "while sampling": (model.Descriptor, "gradient", 8, 2),
+    "while sampling": (FastGradient, "__call__", 8, 2),
     "while learning": (model.Descriptor, "features", 4, 2),
     "while the parameters are updated": (Adam, "step", 3, 3),
     "while the row is logged": (Run, "log", 3, 3),
@@ -761,14 +763,14 @@ def test_a_full_disk_ends_the_run_and_the_checkpoint_before_is_intact(limit, tmp
 def test_divergence_stops_at_once_names_what_and_where_and_keeps_the_last_good_state(
     tmp_path, flags, learned, monkeypatch
 ):
-    gradient, calls = model.Descriptor.gradient, []
+    call_it, calls = FastGradient.__call__, []
 
-    def diverging(f, x):
+    def diverging(gradient, x):
         calls.append(1)
-        return gradient(f, x) * (float("nan") if len(calls) > 6 else 1)  # from epoch 3 on
+        return call_it(gradient, x) * (float("nan") if len(calls) > 6 else 1)  # from epoch 3 on
 
     with monkeypatch.context() as patch:
-        patch.setattr(model.Descriptor, "gradient", diverging)
+        patch.setattr(FastGradient, "__call__", diverging)
         done = call(flags(tmp_path, "-num_epochs", EPOCHS))
     assert done.code == 1
     [line] = done.err.splitlines()
@@ -877,12 +879,12 @@ def test_new_videos_are_langevin_dynamics_of_the_learned_model(models, copy_of, 
     assert sample(output, "-start", "noise", "-seed", 5, "-sample_size", 2, steps=2).code == 0
     f = model.descriptor("ST", 12, 16)
     f.load_state_dict(state["net"])
-    J = main.white_noise(2, f.size, [utils.generator("cpu", 5, "start", k) for k in range(2)]) + level
+    J = white_noise(2, f.size, [utils.generator("cpu", 5, "start", k) for k in range(2)]) + level
     draws = [utils.generator("cpu", 5, "test", k) for k in range(2)]
     drifts = []
     for _ in range(2):
-        Z = main.gaussian_(torch.empty_like(J), draws)
-        drifts.append(delta**2 / 2 * f.plain_gradient(J))
+        Z = gaussian_(torch.empty_like(J), draws)
+        drifts.append(delta**2 / 2 * plain_gradient(f, J))
         J = J + drifts[-1] - delta**2 / 2 * (J - level) + delta * Z
     assert max(drift.abs().max() for drift in drifts) > 0.1
     assert (seen[-1] - state["mean"] - J).abs().max() < 1e-3
@@ -892,7 +894,7 @@ def test_the_seed_decides_where_new_videos_start_and_no_two_start_alike(models):
     chains = torch.cat(state_of(models("FC_S_large") / "clip")["chains"])
 
     def first(seed):
-        return main.first_videos(SimpleNamespace(start=None, sample_size=4, seed=seed), chains, 0.0, (40, 16, 16), 6)
+        return first_videos(SimpleNamespace(start=None, sample_size=4, seed=seed), chains, 0.0, (40, 16, 16), 6)
 
     J = first(1)
     assert J.shape == (4, 3, 52, 16, 16) and torch.equal(J, first(1)) and not torch.equal(J, first(2))
@@ -915,7 +917,7 @@ def test_the_chunk_changes_no_new_video(models, copy_of):
 def test_pieces_of_a_chain_give_all_its_frames_in_another_order_over_and_over(frames, length, margin):
     chain, orders = torch.arange(float(frames)).view(1, frames, 1, 1), set()
     for seed in range(40):
-        joined = main.join_pieces(chain, length, margin, torch.Generator().manual_seed(seed)).flatten().int().tolist()
+        joined = join_pieces(chain, length, margin, torch.Generator().manual_seed(seed)).flatten().int().tolist()
         assert len(joined) == length + 2 * margin
         inside = joined[margin : margin + length]
         for k in range(0, length - frames + 1, frames):  # windows as long as the chain
@@ -952,10 +954,10 @@ def test_new_videos_that_cannot_be_are_refused(net_type, more, message, models, 
 def test_with_a_mean_image_frames_keep_their_size():
     f = model.descriptor("ST", 12, 16)
     for mean in ("scalar", "image"):
-        main.check_fits(f, (20, 16, 16), {"net_type": "ST", "mean": mean})
-    main.check_fits(f, (12, 16, 24), {"net_type": "ST", "mean": "scalar"})
+        check_fits(f, (20, 16, 16), {"net_type": "ST", "mean": mean})
+    check_fits(f, (12, 16, 24), {"net_type": "ST", "mean": "scalar"})
     with pytest.raises(data.InputError, match="12x16x16.*cannot sample 12x16x24"):
-        main.check_fits(f, (12, 16, 24), {"net_type": "ST", "mean": "image"})
+        check_fits(f, (12, 16, 24), {"net_type": "ST", "mean": "image"})
 
 
 # -------------------------------------------------------------------------------------------------------- hidden pixels
@@ -995,36 +997,36 @@ def test_a_mask_that_hides_nothing_is_not_judged(tmp_path, flags):
 @pytest.mark.parametrize("kind", ["region", "missing_frames", "salt_pepper"])
 def test_probes_are_visible_pixels_of_a_few_frames(kind):
     hidden = np.stack([data.draw_mask(kind, 40, (30, 30), np.random.default_rng(k)) for k in range(2)])
-    probes = main.draw_probes(hidden)
+    probes = draw_probes(hidden)
     assert not (probes & hidden).any()
     frames = probes.any(axis=(2, 3)).sum(axis=1)
     assert (frames >= 1).all() and (frames <= 5).all()
-    assert not main.draw_probes(np.zeros_like(hidden)).any()
+    assert not draw_probes(np.zeros_like(hidden)).any()
     lone = np.arange(8).reshape(1, 8, 1, 1) != 4  # one visible frame, which the moved mask hides
-    assert not main.draw_probes(lone).any()
+    assert not draw_probes(lone).any()
 
 
 @pytest.fixture
 def recovering(moving):
     """A learner of a clip with hidden pixels, at its start, and the clip in its units."""
     args = main.parse(["-im_size", "16", "-num_frames", "16", "-num_chain", "1", "-mask_type", "region"])[0]
-    args.device = torch.device("cpu")
+    args.device, args.precision = torch.device("cpu"), "fp32"
     clip = moving(16, 16, 16)[None]
     hidden = data.draw_mask("region", 16, (16, 16), np.random.default_rng(0))[None]
-    learner = main.Learner(args, clip, hidden, model.descriptor("FC_S_large", 16, 16))
-    learner.begin(clip, hidden)
+    learner = main.make_learner(args, model.descriptor("FC_S_large", 16, 16), None, clip, hidden)
     return learner, data.to_tensor(clip) - learner.mean
 
 
 @pytest.mark.parametrize("share", [0, 0.35, 1])
 def test_a_blend_goes_as_far_to_the_mean_of_samples_as_the_probes_advise(share, recovering):
     learner, truth = recovering
-    [blind], [full], [hidden], [probes] = learner.blind, learner.full, learner.hidden, learner.probes
+    recovery = learner.recovery
+    [blind], [full], [hidden], [probes] = recovery.blind, recovery.full, recovery.hidden, recovery.probes
     step = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0)) * hidden
     at_probes = blind + (truth - blind) / share if share else 2 * blind - truth  # exact, or worse
-    learner.average = [torch.where(probes, at_probes, blind + step)]
-    assert learner.blend_share() == share
-    [recovered] = learner.recovered()
+    recovery.average = [torch.where(probes, at_probes, blind + step)]
+    assert recovery.blend_share() == share
+    [recovered] = learner.recovered("blend")
     assert torch.allclose(recovered, torch.where(hidden & ~probes, full + share * step, truth), atol=1e-3)
     assert torch.equal(recovered[(~hidden | probes).expand_as(truth)], truth[(~hidden | probes).expand_as(truth)])
 
@@ -1033,8 +1035,8 @@ def test_a_blend_goes_as_far_to_the_mean_of_samples_as_the_probes_advise(share, 
 def test_hidden_pixels_start_by_the_guess_that_is_asked_for(start, exact, moving):
     clip = moving(12, 16, 16)[None]
     hidden = data.draw_mask("region", 12, (16, 16), np.random.default_rng(0))[None]
-    probes = main.draw_probes(hidden)
-    blind, full = main.hide(clip, hidden, probes, start, "cpu")
+    probes = draw_probes(hidden)
+    blind, full = hide(clip, hidden, probes, start, "cpu")
     names = {"field": "interpolate_field", "linear": "interpolate_linear", "mean": "fill_flat"}
     fill = getattr(interpolate, names[start])
     for found, mask in ((blind, hidden | probes), (full, hidden)):
@@ -1049,7 +1051,7 @@ def test_every_readout_keeps_visible_pixels_and_is_judged(readout, tmp_path, fla
     more = ["-mask_type", "region", "-readout", readout, "-num_epochs", 3]
     assert call(flags(tmp_path, *more)).code == 0
     report = json.loads((tmp_path / "clip/recovery.json").read_text())
-    assert report["settings"].get("blend_share") in (main.BLENDS if readout == "blend" else [None])
+    assert report["settings"].get("blend_share") in (BLENDS if readout == "blend" else [None])
     judged = {row["name"]: row for row in report["rows"]}
     assert list(judged)[:3] == ["recovered", "Gaussian field", "mean of samples"]
     assert all(row["visible_error"] == 0 for row in judged.values())
@@ -1082,12 +1084,19 @@ def quality(*more):
     return main.parse(["-preset", "quality", *more])[0]
 
 
+def rates_and_steps(args, epochs):
+    """The learning rates and the step sizes of some epochs."""
+    rates = [learning_rate(args.lr, args.anneal, epoch, args.num_epochs) for epoch in epochs]
+    return rates, [step_size(args.step_size, args.lr, rate) for rate in rates]
+
+
 def test_with_the_quality_preset_a_scene_has_its_mean_image_subtracted_and_rate_and_step_fall_from_the_start():
     args = quality("-num_epochs", "400")
     assert (args.mean, args.sample_steps, quality().num_epochs) == ("image", 2, 600)
     falls = [0.1 ** (epoch / 400) for epoch in range(401)]
-    assert [learning_rate(args, epoch) for epoch in range(401)] == pytest.approx([0.002 * x for x in falls])
-    assert [main.step_size(args, epoch) for epoch in range(401)] == pytest.approx([0.5 * x**0.5 for x in falls])
+    rates, steps = rates_and_steps(args, range(401))
+    assert rates == pytest.approx([0.002 * x for x in falls])
+    assert steps == pytest.approx([0.5 * x**0.5 for x in falls])
     assert quality("-anneal", "0").anneal == 0
 
 
@@ -1096,17 +1105,18 @@ def test_else_the_quality_presets_rate_stays_for_600_epochs_at_most(other):
     for epochs, steady in ((400, 240), (1000, 600), (2400, 600)):
         args = quality(*other.split(), "-num_epochs", str(epochs))
         assert args.mean == "scalar"
-        rates = [learning_rate(args, epoch) for epoch in range(epochs)]
+        rates, _ = rates_and_steps(args, range(epochs))
         assert sum(rate == 0.002 for rate in rates) == pytest.approx(steady, abs=1)
-        deltas = [main.step_size(args, epoch) for epoch in (0, steady - 1, epochs)]
+        _, deltas = rates_and_steps(args, (0, steady - 1, epochs))
         assert deltas == pytest.approx([0.5, 0.5, 0.5 * 0.1**0.5])
     assert quality(*other.split()).num_epochs == 1000
 
 
 def test_chains_move_by_the_step_size_of_their_epoch(tmp_path, flags, monkeypatch):
     seen = []
-    monkeypatch.setattr(main, "langevin", lambda x, score, steps, delta, *more: (
-        seen.append(delta), langevin(x, score, steps, delta, *more))[1])
+    for module in ("fast.graph", "sample"):
+        monkeypatch.setattr(f"{module}.langevin", lambda x, score, steps, delta, *more: (
+            seen.append(delta), langevin(x, score, steps, delta, *more))[1])
     done = call(flags(tmp_path, "-num_epochs", 4, "-anneal", 0.5, "-step_size", 0.4))
     assert done.code == 0 and seen == pytest.approx([0.4, 0.4, 0.4, 0.4 * 0.1**0.25])
     assert sample(tmp_path, steps=1).code == 0

@@ -9,9 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from bench import plain_features, plain_gradient
 from fast.device import prepare
-from langevin import LangevinGraph, langevin
-from model import NETS, Conv3d, FullPlane, descriptor, layer_table, same_padding
+from fast.gradient import FastGradient
+from fast.graph import LangevinGraph
+from fast.routes import Blocks, Columns, Direct, FastConv, FastPlane, Frames, Winograd, choose
+from langevin import langevin
+from model import NETS, FullPlane, Layer, descriptor, layer_table, same_padding
 from run.adam import Adam
 
 # From the paper's and the released nets: (size, kernel, stride), output, (zeros before, zeros after).
@@ -118,12 +122,13 @@ def test_values_gradients_and_one_step_of_adam_equal_the_released_program(name, 
     f = descriptor(str(golden["net"]), int(golden["T"]), int(golden["S"]))
     J, I = draw(f, golden)
 
-    gradient = f.gradient(J).permute(0, 2, 3, 4, 1).reshape(-1)
-    entries = gradient[golden["grad_x_idx"]].double() - torch.from_numpy(golden["grad_x_val"])
-    off = entries.abs() / np.abs(golden["grad_x_val"]).max()
-    assert off.max() < 1e-5
-    assert gradient.double().norm().item() == pytest.approx(golden["grad_x_norm"], rel=1e-5)
-    assert gradient.double().sum().item() == pytest.approx(golden["grad_x_sum"], abs=1e-5 * golden["grad_x_norm"])
+    for gradient in (f.gradient(J), FastGradient(f)(J)):
+        gradient = gradient.permute(0, 2, 3, 4, 1).reshape(-1)
+        entries = gradient[golden["grad_x_idx"]].double() - torch.from_numpy(golden["grad_x_val"])
+        off = entries.abs() / np.abs(golden["grad_x_val"]).max()
+        assert off.max() < 1e-5
+        assert gradient.double().norm().item() == pytest.approx(golden["grad_x_norm"], rel=1e-5)
+        assert gradient.double().sum().item() == pytest.approx(golden["grad_x_sum"], abs=1e-5 * golden["grad_x_norm"])
 
     f_J, f_I = f.features(J), f.features(I)
     assert error(f_J.permute(0, 2, 3, 4, 1), golden["f_syn"]) < 1e-5
@@ -177,8 +182,8 @@ def test_maps_and_parameters_are_the_papers(net_type, frames, side, maps, counts
 @pytest.mark.parametrize("wrap", [False, True])
 @pytest.mark.parametrize(
     "kind, channels, kernel, stride, time_pad",
-    [(Conv3d, 2, (2, 1, 3), (3, 2, 2), None), (Conv3d, 6, (2, 1, 3), (3, 2, 2), None),
-     (Conv3d, 3, (4, 4, 6), (1, 3, 1), 1), (Conv3d, 5, (2, 4, 6), (1, 3, 1), 1),
+    [(Layer, 2, (2, 1, 3), (3, 2, 2), None), (Layer, 6, (2, 1, 3), (3, 2, 2), None),
+     (Layer, 3, (4, 4, 6), (1, 3, 1), 1), (Layer, 5, (2, 4, 6), (1, 3, 1), 1),
      (FullPlane, 5, (4, 4, 6), (2, 1, 1), 1), (FullPlane, 5, (4, 4, 6), (2, 1, 1), 2),
      (FullPlane, 5, (3, 4, 6), (3, 1, 1), 0), (FullPlane, 5, (1, 4, 6), (2, 1, 1), 0)],
 )
@@ -193,7 +198,8 @@ def test_a_layer_of_any_kernel_and_stride_has_its_gradient(kind, channels, kerne
         assert y.shape[2:] == layer.out_size(x.shape[2:])
         g = torch.randn(y.shape, generator=generator)
         expected = torch.autograd.grad(y, x, g)[0]
-        assert error(layer.input_gradient(g, x.shape[2:]), expected) < 1e-5
+        fast = (FastPlane if kind is FullPlane else FastConv)(layer)
+        assert error(fast.input_gradient(g, x.shape[2:]), expected) < 1e-5
         if wrap:
             assert error(F.relu(y), circular_features([layer], x)) < 1e-5
 
@@ -247,21 +253,22 @@ def test_fast_path_equals_the_librarys_convolution_and_autograd(net_type, size):
     f = net(net_type, size)
     for n in (1, 3):
         x = video(n, size)
-        assert error(f.features(x), f.plain_features(x)) < 1e-5
-        g = f.gradient(x)
+        assert error(f.features(x), plain_features(f, x)) < 1e-5
+        g = FastGradient(f)(x)
         assert g.shape == x.shape and g.dtype == torch.float32
-        assert f.plain_gradient(x).abs().max() > 0
-        assert error(g, f.plain_gradient(x)) < 1e-5
+        assert plain_gradient(f, x).abs().max() > 0
+        assert error(g, plain_gradient(f, x)) < 1e-5
+        assert error(f.gradient(x), plain_gradient(f, x)) < 1e-5
 
 
 @pytest.mark.parametrize("net_type", NETS)
 def test_gradient_equals_plain_on_a_larger_video_in_any_memory_order(net_type):
     size = (33, 47, 52)
     f, x = net(net_type, size), video(2, size)
-    plain = f.plain_gradient(x)
-    assert error(f.gradient(x), plain) < 1e-5
-    assert error(f.gradient(x.contiguous()), plain) < 1e-5
-    assert error(torch.cat([f.gradient(x[:1]), f.gradient(x[1:])]), plain) < 1e-5
+    plain, gradient = plain_gradient(f, x), FastGradient(f)
+    assert error(gradient(x), plain) < 1e-5
+    assert error(gradient(x.contiguous()), plain) < 1e-5
+    assert error(torch.cat([gradient(x[:1]), gradient(x[1:])]), plain) < 1e-5
 
 
 @pytest.mark.parametrize("net_type", NETS)
@@ -269,7 +276,7 @@ def test_parameter_gradients_of_the_fast_path_equal_the_librarys(net_type):
     size = (14, 11, 16)
     f, x = net(net_type, size), video(3, size)
     fast = torch.autograd.grad(f(x).mean(), list(f.parameters()))
-    plain = torch.autograd.grad(f.plain_features(x).flatten(1).sum(1).mean(), list(f.parameters()))
+    plain = torch.autograd.grad(plain_features(f, x).flatten(1).sum(1).mean(), list(f.parameters()))
     for ours, theirs in zip(fast, plain, strict=True):
         assert error(ours, theirs) < 1e-5
 
@@ -280,7 +287,7 @@ def test_gradient_equals_finite_differences_in_float64(net_type, wrap):
     size = (2 * TIME_STRIDE[net_type], 8, 11)
     f = net(net_type, size).double().wrap_time(wrap)
     x = video(1, size, dtype=torch.float64)
-    g = f.gradient(x).double()
+    g = FastGradient(f)(x).double()
     entries = torch.randperm(x.numel(), generator=torch.Generator().manual_seed(5))[:24]
     directions = [F.one_hot(e, x.numel()).view_as(x).double() for e in entries] + [video(1, size, 6, x.dtype)]
     step, close = 1e-7, []
@@ -296,17 +303,17 @@ def test_gradient_equals_finite_differences_in_float64(net_type, wrap):
 def test_float32_gradient_equals_float64s(net_type):
     size = (25, 14, 11)
     f, x = net(net_type, size), video(2, size)
-    exact = copy.deepcopy(f).double().plain_gradient(x.double())
-    assert error(f.gradient(x), exact) < 1e-5
+    exact = plain_gradient(copy.deepcopy(f).double(), x.double())
+    assert error(FastGradient(f)(x), exact) < 1e-5
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_gradient_computes_no_parameter_gradient_builds_no_graph_and_leaves_the_video_alone(dtype):
+@pytest.mark.parametrize("precision", ["plain", "fp32", "bf16"])
+def test_gradient_computes_no_parameter_gradient_builds_no_graph_and_leaves_the_video_alone(precision):
     size = (9, 12, 10)
-    f, x = net("FC_S_large", size).sample_in(dtype), video(2, size)
-    before = x.clone()
+    f, x = net("FC_S_large", size), video(2, size)
+    gradient, before = f.gradient if precision == "plain" else FastGradient(f, precision), x.clone()
     with torch.enable_grad():
-        g = f.gradient(x)
+        g = gradient(x)
     assert not g.requires_grad and g.grad_fn is None
     assert all(p.grad is None for p in f.parameters())
     assert torch.equal(x, before)
@@ -326,18 +333,18 @@ def clear_of_kinks(f):
 def test_bfloat16_gradient_is_within_a_percent(net_type):
     size = (24, 17, 12)
     f, x = clear_of_kinks(net(net_type, size)), video(2, size)
-    exact = f.plain_gradient(x)
-    rough = f.sample_in(torch.bfloat16).gradient(x)
+    exact = plain_gradient(f, x)
+    rough = FastGradient(f, "bf16")(x)
     assert rough.dtype == torch.float32
     assert 1e-4 < norm_error(rough, exact) < 0.01  # not 0: the products are in bfloat16
-    assert error(f.sample_in(torch.float32).gradient(x), exact) < 1e-5
 
 
-@pytest.mark.parametrize("dtype, limit", [(torch.float32, 1e-5), (torch.bfloat16, 0.01)])
+@pytest.mark.parametrize("precision, limit", [("fp32", 1e-5), ("bf16", 0.01)])
 @pytest.mark.parametrize("net_type", ["ST", "FC_S_large"])
-def test_gradient_follows_the_weights(net_type, dtype, limit):
+def test_gradient_follows_the_weights(net_type, precision, limit):
     size = (12, 11, 10)
-    f, x = clear_of_kinks(net(net_type, size)).sample_in(dtype), video(2, size)
+    f, x = clear_of_kinks(net(net_type, size)), video(2, size)
+    gradient = FastGradient(f, precision)
     other = clear_of_kinks(net(net_type, size, seed=9))
     optimizer = Adam(f.parameters(), lr=0.005, beta1=0.5)
 
@@ -351,11 +358,11 @@ def test_gradient_follows_the_weights(net_type, dtype, limit):
             f.layers[0].weight.mul_(-0.5)
 
     for change in (step, step, lambda: f.load_state_dict(other.state_dict()), write):
-        before = f.gradient(x)
+        before = gradient(x)
         change()
-        exact = f.plain_gradient(x)
+        exact = plain_gradient(f, x)
         assert norm_error(before, exact) > 0.1, change  # the change matters
-        assert norm_error(f.gradient(x), exact) < limit, change
+        assert norm_error(gradient(x), exact) < limit, change
 
 
 # -------------------------------------------------------------------------------------------------- time as a circle
@@ -380,9 +387,8 @@ def test_on_a_circle_the_gradient_equals_autograd(net_type):
         assert error(f.features(x), circular_features(f.layers, x)) < 1e-5
         leaf = x.clone().requires_grad_()
         plain = torch.autograd.grad(circular_features(f.layers, leaf).sum(), leaf)[0]
+        assert error(FastGradient(f)(x), plain) < 1e-5
         assert error(f.gradient(x), plain) < 1e-5
-        leaf = x.clone().requires_grad_()
-        assert error(torch.autograd.grad(f(leaf).sum(), leaf)[0], plain) < 1e-5
 
 
 @pytest.mark.parametrize("net_type", NETS)
@@ -390,61 +396,61 @@ def test_only_on_a_circle_a_roll_by_the_strides_leaves_f_and_rolls_the_gradient(
     stride = TIME_STRIDE[net_type]
     size = (4 * stride, 9, 12)
     f, x = net(net_type, size), video(2, size)
-    rolled = x.roll(stride, dims=2)
+    rolled, gradient = x.roll(stride, dims=2), FastGradient(f)
     f.wrap_time()
     assert error(f(rolled), f(x)) < 1e-5
-    assert error(f.gradient(rolled), f.gradient(x).roll(stride, dims=2)) < 1e-5
+    assert error(gradient(rolled), gradient(x).roll(stride, dims=2)) < 1e-5
     if stride > 1:
         assert error(f(x.roll(1, dims=2)), f(x)) > 1e-3
     f.wrap_time(False)
     assert error(f(rolled), f(x)) > 1e-3
-    assert error(f.gradient(x), f.plain_gradient(x)) < 1e-5
+    assert error(gradient(x), plain_gradient(f, x)) < 1e-5
 
 
 def test_the_circle_reaches_the_low_precision_copy():
     size = (12, 9, 12)
     f, x = clear_of_kinks(net("FC_S_large", size)), video(2, size)
-    line, circle = f.gradient(x), f.wrap_time().gradient(x)
+    low, line, circle = FastGradient(f, "bf16"), f.gradient(x), f.wrap_time().gradient(x)
     assert norm_error(line, circle) > 0.05
-    f.sample_in(torch.bfloat16)
-    assert norm_error(f.gradient(x), circle) < 0.01
-    assert norm_error(f.wrap_time(False).gradient(x), line) < 0.01
+    assert norm_error(low(x), circle) < 0.01
+    f.wrap_time(False)
+    assert norm_error(low(x), line) < 0.01
 
 
-def route(f, forward, gradient):
-    """f with its convolutions on these routes; the ones of many channels have no columns."""
-    for layer in f.layers:
-        if isinstance(layer, Conv3d):
-            back = "direct" if layer.weight.shape[1] > 4 and gradient == "columns" else gradient
-            layer.routes = lambda size, back=back: (forward, back)
-    return f
+def by(f, forward, backward, precision="fp32"):
+    """f's gradient with its convolutions on these routes; the ones of many channels have no columns."""
+    gradient = FastGradient(f, precision)
+    for fast in gradient.fast:
+        if isinstance(fast, FastConv):
+            back = Direct if fast.layer.weight.shape[1] > 4 and backward is Columns else backward
+            fast.choose = lambda layer, size, back=back: (forward, back)
+    return gradient
 
 
-@pytest.mark.parametrize("forward, gradient", [("direct", "direct"), ("direct", "blocks"), ("blocks", "columns")])
+@pytest.mark.parametrize("forward, backward", [(Direct, Direct), (Direct, Blocks), (Blocks, Columns)])
 @pytest.mark.parametrize("net_type, size", [("ST", (16, 23, 30)), ("FC_S_large", (13, 17, 20)), ("FC", (9, 8, 16))])
-def test_every_route_is_the_same_gradient(net_type, size, forward, gradient):
-    f, x = route(clear_of_kinks(net(net_type, size)).double(), forward, gradient), video(2, size).double()
-    assert error(f.gradient(x), f.plain_gradient(x)) < 1e-6  # columns are added in float32
+def test_every_route_is_the_same_gradient(net_type, size, forward, backward):
+    f, x = clear_of_kinks(net(net_type, size)).double(), video(2, size).double()
+    assert error(by(f, forward, backward)(x), plain_gradient(f, x)) < 1e-6  # columns are added in float32
 
 
 def test_blocks_have_no_position_more_than_the_sums():
     """Of 9 + 2 frames a kernel of 4 at stride 2 leaves one over, which fills up a block."""
-    layer, x = Conv3d(3, 5, (4, 4, 4), (2, 2, 2), time_pad=1), video(2, (9, 9, 11))
+    layer, x = Layer(3, 5, (4, 4, 4), (2, 2, 2), time_pad=1), video(2, (9, 9, 11))
     nn.init.normal_(layer.weight)
     with torch.no_grad():
         exact = layer(x)
-        layer.routes = lambda size: ("blocks", "blocks")
-        assert norm_error(layer(x), exact) < 1e-6
+    assert norm_error(FastConv(layer, lambda layer, size: (Blocks, Blocks)).forward(x), exact) < 1e-6
 
 
 @pytest.mark.usefixtures("gpu")
 def test_a_gpu_takes_blocks_in_bfloat16_for_few_channels_or_large_kernels_and_else_the_librarys_way():
     size = (24, 17, 12)
-    for net_type, expected in {"ST": ["blocks", "blocks", "direct"], "FC_S": ["blocks", "direct"]}.items():
+    for net_type, expected in {"ST": [Blocks, Blocks, Direct], "FC_S": [Blocks, Direct]}.items():
         f = net(net_type, size).cuda()
-        low = [layer for layer in f.sample_in(torch.bfloat16).renew() if isinstance(layer, Conv3d)]
-        assert [layer.routes(size) for layer in low] == [(route, route) for route in expected]
-        assert {layer.routes(size) for layer in f.layers if isinstance(layer, Conv3d)} == {("direct", "direct")}
+        low = [layer for layer in FastGradient(f, "bf16").layers if type(layer) is Layer]
+        assert [choose(layer, size) for layer in low] == [(route, route) for route in expected]
+        assert {choose(layer, size) for layer in f.layers if type(layer) is Layer} == {(Direct, Direct)}
 
 
 @pytest.mark.usefixtures("gpu")
@@ -454,71 +460,70 @@ def test_a_gpu_fills_blocks_up_with_ones_that_bring_the_bias(net_type):
     f, x = net(net_type, size), video(2, size)
     nn.init.normal_(f.layers[0].bias, std=100)
     exact = f.layers[0](x)
-    low = f.cuda().sample_in(torch.bfloat16).renew()[0]
-    assert low.made("blocks")[0].shape[1] % 32 == 0
-    with torch.no_grad():
-        assert norm_error(low(x.cuda()).float().cpu(), exact) < 0.01
+    low = FastGradient(f.cuda(), "bf16").fast[0]
+    assert low.up_to_date(Blocks)[0].shape[1] % 32 == 0
+    assert norm_error(low.forward(x.cuda()).float().cpu(), exact) < 0.01
 
 
 def test_kernels_of_a_route_are_remade_in_their_place():
     size = (12, 11, 10)
-    f, x = route(clear_of_kinks(net("ST", size)), "blocks", "columns"), video(1, size)
-    f.gradient(x)
-    layer = f.layers[0]
-    before = [kernel.data_ptr() for kind in ("blocks", "columns") for kernel in layer.made(kind)]
+    f, x = clear_of_kinks(net("ST", size)), video(1, size)
+    gradient = by(f, Blocks, Columns)
+    gradient(x)
+    first = gradient.fast[0]
+    before = [kernel.data_ptr() for route in (Blocks, Columns) for kernel in first.up_to_date(route)]
     with torch.no_grad():
-        layer.weight.mul_(2)
-    f.renew()
-    assert before == [kernel.data_ptr() for kind in ("blocks", "columns") for kernel in layer.made(kind)]
-    assert error(f.gradient(x), f.plain_gradient(x)) < 1e-5
+        f.layers[0].weight.mul_(2)
+    gradient.renew()
+    assert before == [kernel.data_ptr() for route in (Blocks, Columns) for kernel in first.up_to_date(route)]
+    assert error(gradient(x), plain_gradient(f, x)) < 1e-5
 
 
-@pytest.mark.parametrize("matrix_units, routes", [(True, ("blocks", "blocks")), (False, ("direct", "columns"))])
+@pytest.mark.parametrize("matrix_units, routes", [(True, (Blocks, Blocks)), (False, (Direct, Columns))])
 @pytest.mark.parametrize("net_type", NETS)
 def test_bfloat16_takes_blocks_where_a_cpu_has_matrix_units(net_type, matrix_units, routes, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": matrix_units})
     size = (24, 17, 12)
     f, x = clear_of_kinks(net(net_type, size)), video(2, size)
-    low = f.sample_in(torch.bfloat16).renew()
-    assert low[0].routes(size) == routes
+    gradient = FastGradient(f, "bf16")
+    low = gradient.layers
+    assert choose(low[0], size) == routes
     if net_type == "ST":
         below = low[0].out_size(size)
-        assert low[1].routes(below) == ("direct", "blocks" if matrix_units else "direct")
-        assert f.layers[1].routes(below) == ("frames", "direct")
-    assert "winograd" in f.layers[0].routes(size)  # float32 goes its own way
-    assert norm_error(f.gradient(x), f.plain_gradient(x)) < 0.01
+        assert choose(low[1], below) == (Direct, Blocks if matrix_units else Direct)
+        assert choose(f.layers[1], below) == (Frames, Direct)
+    assert Winograd in choose(f.layers[0], size)  # float32 goes its own way
+    assert norm_error(gradient(x), plain_gradient(f, x)) < 0.01
 
 
 @pytest.mark.usefixtures("gpu")
-@pytest.mark.parametrize("dtype, limit", [(torch.float32, 1e-5), (torch.bfloat16, 0.01)])
+@pytest.mark.parametrize("precision, limit", [("fp32", 1e-5), ("bf16", 0.01)])
 @pytest.mark.parametrize("net_type", NETS)
-def test_a_gpu_computes_the_same_gradient(net_type, dtype, limit):
+def test_a_gpu_computes_the_same_gradient(net_type, precision, limit):
     size = (24, 17, 12)
     f, x = clear_of_kinks(net(net_type, size)), video(2, size)
-    exact = f.plain_gradient(x)
+    exact = plain_gradient(f, x)
     prepare(torch.device("cuda"))
-    f, x = f.cuda().sample_in(dtype), x.cuda()
-    assert norm_error(f.gradient(x).cpu(), exact) < limit
+    assert norm_error(FastGradient(f.cuda(), precision)(x.cuda()).cpu(), exact) < limit
 
 
 @pytest.mark.usefixtures("gpu")
-@pytest.mark.parametrize("dtype, limit", [(torch.float32, 1e-5), (torch.bfloat16, 1e-3)])
-@pytest.mark.parametrize("forward, gradient", [("direct", "direct"), ("direct", "blocks"), ("blocks", "columns")])
-def test_a_cuda_graph_of_a_chain_follows_the_weights(forward, gradient, dtype, limit):
+@pytest.mark.parametrize("precision, limit", [("fp32", 1e-5), ("bf16", 1e-3)])
+@pytest.mark.parametrize("forward, backward", [(Direct, Direct), (Direct, Blocks), (Blocks, Columns)])
+def test_a_cuda_graph_of_a_chain_follows_the_weights(forward, backward, precision, limit):
     size = (24, 17, 12)
     prepare(torch.device("cuda"))
     f, x = clear_of_kinks(net("FC_S_large", size)).cuda(), video(2, size).cuda()
-    route(f, forward, gradient).sample_in(dtype)
-    adam = Adam(f.parameters(), 0.01, 0.5)
+    gradient, adam = by(f, forward, backward, precision), Adam(f.parameters(), 0.01, 0.5)
 
     def noise():
         return [torch.Generator("cuda").manual_seed(seed) for seed in (1, 2)]
 
-    f.renew()
-    graph = LangevinGraph(x, f.gradient, 3, 0.3, noise())
+    gradient.renew()
+    graph = LangevinGraph(x, gradient, 3, 0.3, noise())
     before = graph(x, 0.3, noise())
     f(x).sum().backward()
     adam.step()
-    f.renew()
+    gradient.renew()
     after = graph(x, 0.3, noise())
-    assert norm_error(after, langevin(x, f.gradient, 3, 0.3, noise())) < limit < norm_error(after, before)
+    assert norm_error(after, langevin(x, gradient, 3, 0.3, noise())) < limit < norm_error(after, before)

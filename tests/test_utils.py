@@ -505,13 +505,13 @@ def test_a_second_interruption_while_the_first_is_answered_changes_nothing(tmp_p
     run.open_logs(0)
     run.in_background(gate.wait)
 
-    def interrupted(log):
+    def interrupted():
         threading.Timer(0.05, lambda: (os.kill(os.getpid(), signal.SIGINT), gate.set())).start()
         raise KeyboardInterrupt
 
-    learner = SimpleNamespace(args=SimpleNamespace(num_epochs=9), epoch=4, learn_epoch=interrupted, state=dict)
+    learner = SimpleNamespace(done=4, learn=interrupted, undo=lambda: None, state=dict)
     with pytest.raises(KeyboardInterrupt, match="epoch 4 is saved in"):
-        fit(learner, run, lambda metrics: None, (), None)
+        fit(learner, run, None, total=9, log_step=1, shown=())
     assert (tmp_path / "run/model/epoch_0004.pt").exists()
     assert "what is left is being written" in capsys.readouterr().out
 
@@ -580,11 +580,10 @@ def test_outputs_keep_to_their_share_of_the_time(tmp_path, moving, monkeypatch):
 
 
 def test_the_rate_falls_to_a_tenth_over_the_last_part():
-    rates = [learning_rate(SimpleNamespace(lr=0.01, num_epochs=10, anneal=0.4), epoch) for epoch in range(11)]
+    rates = [learning_rate(0.01, 0.4, epoch, 10) for epoch in range(11)]
     assert rates[:7] == [0.01] * 7
     assert rates[6:] == pytest.approx([0.01 * 0.1 ** (k / 4) for k in range(5)])
-    constant = SimpleNamespace(lr=0.01, num_epochs=10, anneal=0.0)
-    assert {learning_rate(constant, epoch) for epoch in range(11)} == {0.01}
+    assert {learning_rate(0.01, 0.0, epoch, 10) for epoch in range(11)} == {0.01}
 
 
 def test_adam_steps_at_the_rate_that_it_is_given():

@@ -5,11 +5,11 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from test_model import circular_features, error, net, norm_error, video
 
-import winograd
-from model import NETS, Conv3d
+from fast import winograd
+from fast.routes import Columns, Direct, FastConv, Winograd, choose
+from model import NETS, Layer
 
 GEOMETRIES = {name: (c_out, kernel, stride) for name, ((c_out, kernel, stride, _), *_) in NETS.items()}
 GEOMETRIES |= {"a tap or none": (4, (2, 1, 3), (3, 2, 2)), "stride 1": (4, (4, 4, 6), (1, 3, 1)),
@@ -18,16 +18,19 @@ SIZES = [(1, 1, 1), (4, 8, 14), (23, 31, 17)]  # one position, tiles that stick 
 
 
 def layer_of(name, dtype=torch.float64, wrap=False):
-    """A first layer, its two routes set to winograd."""
+    """The convolution of a first layer, its two routes set to Winograd."""
     c_out, kernel, stride = GEOMETRIES[name]
-    layer = Conv3d(3, c_out, kernel, stride, kernel[0] // 2 if wrap else None).to(dtype)
+    layer = Layer(3, c_out, kernel, stride, kernel[0] // 2 if wrap else None).to(dtype)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in layer.parameters():
             p.normal_(generator=generator)
     layer.wrap = wrap
-    layer.routes = lambda size: ("winograd", "winograd")
-    return layer
+    return FastConv(layer, lambda layer, size: (Winograd, Winograd))
+
+
+def tiles_of(fast, size):
+    return fast.route(Winograd).tiles(size)
 
 
 def product_rounding():
@@ -43,27 +46,26 @@ def noise_like(y, seed=7):
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_forward_and_input_gradient_equal_the_librarys(name, size):
-    layer, x = layer_of(name), video(2, size, dtype=torch.float64).requires_grad_()
-    plain = layer(x)  # with a graph: the library's
+    fast, x = layer_of(name), video(2, size, dtype=torch.float64).requires_grad_()
+    plain = fast.layer(x)
     g = noise_like(plain)
     plain_gradient = torch.autograd.grad(plain, x, g)[0]
-    single, limit = copy.deepcopy(layer).float(), 12 * product_rounding()  # 3e-6 where these add 192 terms at a time
-    with torch.no_grad():
-        assert error(layer(x), plain) < 1e-12
-        assert error(layer.input_gradient(g, size), plain_gradient) < 1e-12
-        assert norm_error(single(x.float()), plain) < limit
-        assert norm_error(single.input_gradient(g.float(), size), plain_gradient) < limit
+    single = FastConv(copy.deepcopy(fast.layer).float(), fast.choose)
+    limit = 12 * product_rounding()  # 3e-6 where these add 192 terms at a time
+    assert error(fast.forward(x), plain) < 1e-12
+    assert error(fast.input_gradient(g, size), plain_gradient) < 1e-12
+    assert norm_error(single.forward(x.float()), plain) < limit
+    assert norm_error(single.input_gradient(g.float(), size), plain_gradient) < limit
 
 
 @pytest.mark.parametrize("name", ["ST", "FC_S", "FC_S_large"])
 def test_time_may_be_a_circle(name):
     size = (4 * GEOMETRIES[name][2][0], 19, 20)
-    layer, x = layer_of(name, wrap=True), video(2, size, dtype=torch.float64).requires_grad_()
-    plain = circular_features([layer], x)
+    fast, x = layer_of(name, wrap=True), video(2, size, dtype=torch.float64).requires_grad_()
+    plain = circular_features([fast.layer], x)
     g = noise_like(plain)
-    with torch.no_grad():
-        assert error(layer(x).relu(), plain) < 1e-12
-        through = layer.input_gradient(g * (plain > 0), size)
+    assert error(fast.forward(x).relu(), plain) < 1e-12
+    through = fast.input_gradient(g * (plain > 0), size)
     assert error(through, torch.autograd.grad(plain, x, g)[0]) < 1e-12
 
 
@@ -71,27 +73,28 @@ def test_time_may_be_a_circle(name):
 @pytest.mark.parametrize("name", GEOMETRIES)
 @torch.no_grad()
 def test_the_adjoint_is_the_transpose(name, size):
-    layer = layer_of(name)
-    tiles, kernels = layer.tiles(size), layer.made("winograd")
+    fast = layer_of(name)
+    tiles, kernels = tiles_of(fast, size), fast.up_to_date(Winograd)
     x = video(2, tiles.in_size, dtype=torch.float64)
-    y = tiles.convolve(x, kernels, torch.zeros_like(layer.bias))
+    y = tiles.convolve(x, kernels, torch.zeros_like(fast.layer.bias))
     g = noise_like(y)
     torch.testing.assert_close((y * g).sum(), (x * tiles.adjoint(g, kernels)).sum())
 
 
 @torch.no_grad()
 def test_blocks_of_padding_alone_at_the_ends_are_left_out():
-    layer = layer_of("ST")
-    assert layer.tiles((70, 100, 100)).in_size == [11 * 7, 16 * 7, 16 * 7]  # of 12, 17 and 17 blocks that tiles see
-    layer = layer_of("ST", wrap=True)  # frames of the other end stand where the padding was, which the last tiles see
-    assert layer.tiles((70, 100, 100)).in_size[0] == 12 * 7
+    line = layer_of("ST")
+    assert tiles_of(line, (70, 100, 100)).in_size == [11 * 7, 16 * 7, 16 * 7]  # of 12, 17 and 17 blocks that tiles see
+    circle = layer_of("ST", wrap=True)  # frames of the other end stand where the padding was, which the last tiles see
+    assert tiles_of(circle, (70, 100, 100)).in_size[0] == 12 * 7
 
 
 @pytest.mark.parametrize("name", NETS)
 def test_a_tile_takes_as_few_products_as_there_can_be(name):
-    layer = layer_of(name)
+    fast = layer_of(name)
+    layer, kernels = fast.layer, fast.up_to_date(Winograd)
     with torch.no_grad():
-        tiles, kernels = layer.tiles(layer.kernel), layer.made("winograd")
+        tiles = tiles_of(fast, layer.kernel)
     assert len(tiles.axes) == (3 if name == "ST" else 2)
     assert all(axis.m > 1 for axis in tiles.axes)
     along = [(axis.m - 1) * s + k for axis, k, s in zip(tiles.axes, layer.kernel, layer.stride)]
@@ -103,24 +106,24 @@ def test_a_tile_takes_as_few_products_as_there_can_be(name):
 @pytest.mark.parametrize("name", ["ST", "FC_S"])
 @pytest.mark.parametrize("entries", [1, 3 * 36 * 8 * 120])
 def test_blocks_of_any_size_give_the_same(name, entries, monkeypatch):
-    layer = layer_of(name)
-    size = [11 * s + 1 for s in layer.stride]
+    fast = layer_of(name)
+    size = [11 * s + 1 for s in fast.layer.stride]
     x = video(2, size, dtype=torch.float64)
-    g = noise_like(torch.empty(2, 120, *layer.out_size(size), dtype=torch.float64))
-    with torch.no_grad():
-        whole = layer(x), layer.input_gradient(g, size)
-        monkeypatch.setattr(winograd, "CACHE_ENTRIES", entries)
-        for ours, theirs in zip((layer(x), layer.input_gradient(g, size)), whole):
-            assert error(ours, theirs) < 1e-13
+    g = noise_like(torch.empty(2, 120, *fast.layer.out_size(size), dtype=torch.float64))
+    whole = fast.forward(x), fast.input_gradient(g, size)
+    monkeypatch.setattr(winograd, "CACHE_ENTRIES", entries)
+    for ours, theirs in zip((fast.forward(x), fast.input_gradient(g, size)), whole):
+        assert error(ours, theirs) < 1e-13
 
 
 @pytest.mark.parametrize("name", list(GEOMETRIES))
 @pytest.mark.parametrize("entries", [1, 2**20, 2**22])
 def test_blocks_of_a_group_are_of_tiles_of_their_own_and_see_no_input_in_common(name, entries, monkeypatch):
     monkeypatch.setattr(winograd, "CACHE_ENTRIES", entries)
-    layer = layer_of(name)
+    fast = layer_of(name)
+    layer = fast.layer
     with torch.no_grad():
-        tiles = layer.tiles([n * s - 1 for n, s in zip((40, 37, 11), layer.stride)])
+        tiles = tiles_of(fast, [n * s - 1 for n, s in zip((40, 37, 11), layer.stride)])
     seen = torch.zeros(1, *(n // s for n, s in zip(tiles.in_size, layer.stride)))
     filled = torch.zeros(1, *tiles.out_size, tiles.c_out)
     for group in tiles.groups(3):
@@ -135,26 +138,25 @@ def test_blocks_of_a_group_are_of_tiles_of_their_own_and_see_no_input_in_common(
 @pytest.mark.parametrize("name", ["ST", "FC_S"])
 def test_points_side_by_side_or_in_turn_give_the_same(name, monkeypatch):
     size = (30, 31, 32)
-    layer, x = layer_of(name), video(2, size, dtype=torch.float64)
-    g = noise_like(torch.empty(2, 120, *layer.out_size(size), dtype=torch.float64))
+    fast, x = layer_of(name), video(2, size, dtype=torch.float64)
+    g = noise_like(torch.empty(2, 120, *fast.layer.out_size(size), dtype=torch.float64))
     results = []
     for threads in (1, 2):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        with torch.no_grad():
-            results.append((layer(x), layer.input_gradient(g, size)))
+        results.append((fast.forward(x), fast.input_gradient(g, size)))
     for ours, theirs in zip(*results):
         assert error(ours, theirs) < 1e-13
 
 
 def test_kernels_follow_the_weights_in_their_place():
     size = (9, 10, 11)
-    layer, x = layer_of("ST"), video(1, size, dtype=torch.float64)
+    fast, x = layer_of("ST"), video(1, size, dtype=torch.float64)
+    before, where = fast.forward(x), [kernel.data_ptr() for kernel in fast.up_to_date(Winograd)]
     with torch.no_grad():
-        before, where = layer(x), [kernel.data_ptr() for kernel in layer.made("winograd")]
-        layer.weight.mul_(-2)
-        after = layer(x)
-        assert error(after, F.conv3d(layer.pad(x), layer.weight, layer.bias, layer.stride)) < 1e-12
-    assert where == [kernel.data_ptr() for kernel in layer.made("winograd")]
+        fast.layer.weight.mul_(-2)
+    after = fast.forward(x)
+    assert error(after, fast.layer(x)) < 1e-12
+    assert where == [kernel.data_ptr() for kernel in fast.up_to_date(Winograd)]
     assert norm_error(after, before) > 1
 
 
@@ -163,9 +165,9 @@ def test_it_is_the_route_of_first_layers_in_float32():
     for name in NETS:
         f = net(name, size)
         first = f.layers[0]
-        assert first.routes(size) == ("winograd" if name == "ST" else "direct", "winograd")
-        assert first.routes((1, 9, 14)) == ("direct", "columns")  # most of a tile would be for nothing
-    assert Conv3d(3, 4, (5, 3, 3), (1, 1, 1)).routes(size) == ("direct", "columns")  # five taps
+        assert choose(first, size) == (Winograd if name == "ST" else Direct, Winograd)
+        assert choose(first, (1, 9, 14)) == (Direct, Columns)  # most of a tile would be for nothing
+    assert choose(Layer(3, 4, (5, 3, 3), (1, 1, 1)), size) == (Direct, Columns)  # five taps
 
 
 def test_it_is_taken_where_it_saves_products():
