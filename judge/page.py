@@ -28,8 +28,9 @@ from utils import write_atomically
 
 PARTS = ("state", "films", "progress", "table", "metrics", "made", "settings", "files")
 SHOWN = 12  # films that play in step; those after them play on their own
-POINTS = 300  # of a curve, at most
-CHART = (300, 5, 105)  # a curve's width, and where its highest and lowest values are
+POINTS = 240  # of a curve, at most
+CHART = (3000, 50, 1050)  # a curve's width, and where its highest and lowest values are
+BLANK = re.compile(r"(?<=,)(?=,|$)")  # a field without a value
 LOG_RANGE = 100  # largest over smallest value from which on a curve of positive values has a logarithmic scale
 MANY = 12  # files of a kind in a folder, which are one line from so many on
 
@@ -258,10 +259,11 @@ def read_made(folder, settings, name):
 
 
 def sheets_of(folder):
-    """The contact sheets, [[epoch, address], ...]."""
-    numbered = [(int(path.stem.rpartition("_")[2]), path) for path in (folder / "progress").glob("*_*.png")
-                if path.stem.rpartition("_")[2].isdecimal()]
-    return [[number, url(folder, path)] for number, path in sorted(numbered)]
+    """The contact sheets, [[epoch, address], ...]; what is new in an address is when the run was begun or resumed."""
+    config = folder / "config.json"
+    begun = url(folder, config).partition("?")[2] if config.exists() else ""
+    numbered = [(path.stem.rpartition("_")[2], path.name) for path in (folder / "progress").glob("*_*.png")]
+    return sorted([int(number), f"progress/{quote(name)}?{begun}"] for number, name in numbered if number.isdecimal())
 
 
 def picture_of(folder, where):
@@ -313,12 +315,12 @@ def role_of(name):
 def read_metrics(path):
     """What metrics.csv counts, epochs or iterations, and its columns, {name: (numbers, values)}: finite ones only."""
     try:
-        with open(path, newline="") as file:
-            unit, *names = next(reader := csv.reader(file))
-            rows = [row for row in reader if len(row) == len(names) + 1]
-    except (OSError, ValueError, StopIteration):
+        head, *lines = path.read_text().split("\n")[:-1]  # without a line that is being written
+    except (OSError, ValueError):
         return "epoch", {}
-    table = np.array([[value or "nan" for value in row] for row in rows], dtype=float).reshape(-1, len(names) + 1)
+    unit, *names = next(csv.reader([head]))
+    lines = [BLANK.sub("nan", line) for line in lines if line.count(",") == len(names)]
+    table = np.loadtxt(lines, delimiter=",", ndmin=2) if lines else np.empty((0, len(names) + 1))
     finite = np.isfinite(table)
     return unit, {name: (table[finite[:, k], 0], table[finite[:, k], k]) for k, name in enumerate(names, 1)}
 
@@ -333,8 +335,8 @@ def chart_of(name, x, y):
     width, top, bottom = CHART
     heights, lowest, highest = (np.log(y), math.log(low), math.log(high)) if log else (y, low, high)
     share = (heights - lowest) / (highest - lowest) if highest > lowest else np.full(len(y), 0.5)
-    across = width * (x - x[0]) / (x[-1] - x[0])
-    points = " ".join(f"{a:.1f},{b:.2f}" for a, b in zip(across, bottom - (bottom - top) * share))
+    places = np.stack([width * (x - x[0]) / (x[-1] - x[0]), bottom - (bottom - top) * share], axis=1)
+    points = " ".join([f"{a},{b}" for a, b in places.round().astype(int).tolist()])
     return {"name": name, "meaning": METRICS.get(name, ""), "points": points, "log": log,
             "x": [int(x[0]), int(x[-1])], "y": [float(low), float(high)],
             "first": f"{y[0]:.4g}", "last": f"{y[-1]:.4g}", "low": f"{low:.4g}", "high": f"{high:.4g}"}
@@ -344,11 +346,11 @@ def thinned(x, y):
     """At most POINTS points of a curve, among them the lowest and the highest of every stretch: no peak is lost."""
     if len(x) <= POINTS:
         return x, y
-    edges = np.linspace(0, len(x), POINTS // 2, dtype=int)
-    kept = {0, len(x) - 1}
-    for a, b in zip(edges[:-1], edges[1:]):
-        kept |= {a + int(y[a:b].argmin()), a + int(y[a:b].argmax())}
-    kept = sorted(kept)
+    length = -(-len(x) // (POINTS // 2 - 1))
+    rows = np.append(y, np.full(-len(y) % length, y[-1])).reshape(-1, length)
+    starts = length * np.arange(len(rows))
+    kept = np.concatenate([[0, len(x) - 1], starts + rows.argmin(axis=1), starts + rows.argmax(axis=1)])
+    kept = np.unique(np.minimum(kept, len(x) - 1))
     return x[kept], y[kept]
 
 
@@ -383,28 +385,31 @@ def in_words(value):
 
 
 def files_of(folder):
-    """Links to all files, by folder; of many of a kind, such as a video's frames, one line for the folder."""
+    """Links to all files, by folder; of many in one, such as a video's frames, one line for all."""
     groups = []
-    for where in [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]:
-        paths = sorted(path for path in where.iterdir() if path.is_file() and not hidden(path))
-        if not paths:
-            continue
-        name = "" if where == folder else where.relative_to(folder).as_posix()
-        if len(paths) >= MANY:
-            files = [{"name": f"{paths[0].name} to {paths[-1].name}", "url": f"{link(folder, where)}/",
-                      "note": f"{len(paths)} files"}]
+    for where, folders, names in os.walk(folder):
+        folders.sort()
+        names = sorted(name for name in names if not hidden(name))
+        where = Path(where)
+        if len(names) >= MANY:
+            files = [{"name": f"{names[0]} to {names[-1]}", "url": f"{link(folder, where)}/",
+                      "note": f"{len(names)} files"}]
         else:
-            files = [{"name": path.name, "url": link(folder, path), "note": size(path)}
-                     for path in paths]
-        groups.append({"folder": name, "files": files})
+            files = [{"name": name, "url": link(folder, where / name), "note": size(where / name)} for name in names]
+        if files:
+            groups.append({"folder": "" if where == folder else where.relative_to(folder).as_posix(), "files": files})
     return groups
 
 
-def hidden(path):
+def hidden(name):
     """Files being written, and the page's own."""
-    return path.suffix == ".tmp" or re.fullmatch(r"index\.html|page_parts\.js", path.name)
+    return name.endswith(".tmp") or name in ("index.html", "page_parts.js")
 
 
 def size(path):
-    count = path.stat().st_size
+    """How large a file is, or nothing if it has just been replaced by another."""
+    try:
+        count = path.stat().st_size
+    except OSError:
+        return ""
     return f"{count} B" if count < 1000 else f"{count / 1000:.0f} kB" if count < 10**6 else f"{count / 10**6:.1f} MB"

@@ -1,5 +1,6 @@
 // The page of a run: the sheets' slider, values on charts, and parts that renew themselves while the run goes on.
 const RENEWED_EVERY = 5;  // seconds
+const [WIDTH, TOP, BOTTOM] = [3000, 50, 1050];  // CHART of judge/page.py
 const SILENCE = 20;  // times the usual pause between two renewals, after which a run seems to have stopped
 
 const sections = () => [...document.querySelectorAll("main > section")];
@@ -37,8 +38,8 @@ function mountSheets(section) {
 
 function markCharts(number) {  // all charts tell their value at an epoch
   for (const chart of document.querySelectorAll(".chart")) {
-    const [first, last] = JSON.parse(chart.dataset.x), x = 300 * (number - first) / Math.max(last - first, 1e-9);
-    markChart(chart, Math.max(0, Math.min(300, x)));
+    const [first, last] = JSON.parse(chart.dataset.x), x = WIDTH * (number - first) / Math.max(last - first, 1e-9);
+    markChart(chart, Math.max(0, Math.min(WIDTH, x)));
   }
 }
 
@@ -46,18 +47,18 @@ function markChart(chart, x) {
   const points = chart.querySelector("polyline").getAttribute("points").split(" ").map(point => point.split(",").map(Number));
   const nearest = points.reduce((best, point) => Math.abs(point[0] - x) < Math.abs(best[0] - x) ? point : best);
   const [[first, last], [low, high]] = [JSON.parse(chart.dataset.x), JSON.parse(chart.dataset.y)];
-  const share = (105 - nearest[1]) / 100;
+  const share = (BOTTOM - nearest[1]) / (BOTTOM - TOP);
   const value = JSON.parse(chart.dataset.log) ? low * (high / low) ** share : low + (high - low) * share;
   const line = chart.querySelector(".cursor");
   line.setAttribute("x1", nearest[0]);
   line.setAttribute("x2", nearest[0]);
-  const epoch = Math.round(first + (last - first) * nearest[0] / 300);
+  const epoch = Math.round(first + (last - first) * nearest[0] / WIDTH);
   chart.querySelector("output").textContent = `${epoch}: ${+value.toPrecision(3)}`;
 }
 
 function mountChart(svg) {
   svg.addEventListener("pointermove", event => {
-    const box = svg.getBoundingClientRect(), x = 300 * (event.clientX - box.left) / box.width;
+    const box = svg.getBoundingClientRect(), x = WIDTH * (event.clientX - box.left) / box.width;
     for (const chart of document.querySelectorAll(".chart")) markChart(chart, x);
   });
 }
