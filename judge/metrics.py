@@ -53,9 +53,7 @@ def summarise(video, clip=None):
         raise InputError(f"videos of shapes {video.shape} and {clip['video'].shape} cannot be compared")
     video = video.astype(np.float32)
     std = video.std(axis=0)  # (H, W, 3)
-    moving = clip["moving"] if clip else std > min(MOVING, std.max() / 2)
-    if not moving.any():
-        raise InputError("the observed clip does not move: all its frames are equal")
+    moving = clip["moving"] if clip else moving_pixels(video)
     return {
         "video": video,
         "moving": moving,
@@ -67,6 +65,16 @@ def summarise(video, clip=None):
         "spatial": spatial_spectrum(video),
         "temporal": temporal_spectrum(video),
     }
+
+
+def moving_pixels(clip):
+    """Whether each value of a clip's frames moves, bool (H, W, 3): its std over time is above MOVING or, in a clip that
+    hardly moves, above half of the largest. InputError if none does."""
+    std = clip.astype(np.float32).std(axis=0)
+    moving = std > min(MOVING, std.max() / 2)
+    if not moving.any():
+        raise InputError("the observed clip does not move: all its frames are equal")
+    return moving
 
 
 def compare(video, clip, stride):

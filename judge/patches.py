@@ -1,0 +1,184 @@
+"""Could a video's patches and colours be the clip's? Nearest neighbours see what averages over a video hide.
+
+A patch is a block of frames x height x width pixels and their three colours. It moves if the clip's standard deviation
+over time is high at its middle pixel (`metrics.moving_pixels`); others are left out, for a still background is easy.
+Videos of 150 pixels or more are first averaged over blocks of pixels, so that a patch shows about as much at every
+size. All videos are (T, H, W, 3) in grey levels; those compared have one size, and may differ in length.
+"""
+
+import numpy as np
+import torch
+from scipy.spatial import KDTree
+from torch.nn.functional import avg_pool2d, conv3d
+
+from judge.metrics import moving_pixels
+
+SHAPES = (1, 7, 7), (3, 5, 5)  # frames, height, width: what a frame shows, and how it moves
+QUERIES = 2000  # about so many patches of a video are looked up: the ratios then have a standard error of about 1 %
+COMPONENTS, CANDIDATES = 8, 32  # principal components that are searched; the nearest so many are measured in full
+COLOURS = 20000  # pixels whose colours are looked up
+
+
+def realism(video: np.ndarray, clip: np.ndarray, reference: np.ndarray | None = None) -> float:
+    """Distance of a video's patches to the clip's nearest, over the same of real frames; see `Patches.figures`."""
+    return Patches(clip, reference).figures(video)["realism"]
+
+
+def coverage(video: np.ndarray, clip: np.ndarray, reference: np.ndarray | None = None) -> float:
+    """Distance of the clip's patches to the video's nearest, over the same of real frames; see `Patches.figures`."""
+    return Patches(clip, reference).figures(video)["coverage"]
+
+
+def copying(video: np.ndarray, clip: np.ndarray) -> float:
+    """Share of neighbouring patches of a video that neighbours in the clip resemble most; see `Patches.figures`."""
+    return Patches(clip).figures(video)["copying"]
+
+
+def gamut(video: np.ndarray, clip: np.ndarray) -> float:
+    """Mean distance of a video's colours, in whole grey levels, to the nearest that the clip has: Euclidean in R, G, B,
+    over 20000 pixels drawn at random (all draws are alike)."""
+    values = as_bytes(video).reshape(-1, 3)
+    drawn = values[np.random.default_rng(0).integers(len(values), size=COLOURS)]
+    codes = np.unique(as_bytes(clip).reshape(-1, 3) @ np.array([1, 256, 65536]))
+    colours = np.stack([codes % 256, codes // 256 % 256, codes // 65536], axis=1)
+    return float(KDTree(colours, balanced_tree=False).query(drawn)[0].mean())
+
+
+def as_bytes(video):
+    return np.clip(video, 0, 255).round().astype(np.uint8)
+
+
+class Patches:
+    """The moving patches of a clip, ready to be compared with those of many videos.
+
+    reference: frames of the same scene that are not the clip's, later ones say, as real as can be. Without, the clip's
+    second half stands for them, and its first half for the clip; the ratios then read a little lower.
+    """
+
+    def __init__(self, clip, reference=None):
+        self.clip = reduced(clip)
+        self.moving = moving_pixels(self.clip).any(axis=-1)  # (H, W)
+        half = len(self.clip) // 2
+        past, future = (self.clip, reduced(reference)) if reference is not None else np.split(self.clip, [half])
+        self.searches = [Search(self.clip, shape, self.moving) for shape in SHAPES]
+        self.usual_realism, self.usual_coverage = [], []
+        for search in self.searches:
+            there, back = search.renewed(past), search.renewed(future)
+            self.usual_realism.append(rms(there.nearest(future)[0]))
+            self.usual_coverage.append(rms(back.nearest(past)[0]))
+
+    def figures(self, video):
+        """Three figures by name, of a video of the clip's size:
+
+        realism: root mean square distance of its patches to the nearest of the clip's, over the same figure of the
+        reference, mean over the two shapes. 1: as real as reality. Far above: patches the clip never has. Far below:
+        a copy, or too smooth.
+
+        coverage: the counterpart, from the clip's patches to the nearest of the video's. Far above 1: the clip shows
+        what the video never does.
+
+        copying: how coherent the field of nearest neighbours is. The frames are cut into tiles of 7x7 pixels, and each
+        is moved onto its nearest patch of the clip; this is the share of adjacent tiles that stay adjacent, to a pixel
+        and a frame. A copy has 1, be it shuffled, shifted, reversed or a mosaic of large parts: within a part all move
+        alike. After Haim et al. 2022 (Diverse Generation from a Single Video Made Possible), who compress the field.
+        """
+        video = reduced(video)
+        realism, coverage = [], []
+        for k, search in enumerate(self.searches):
+            distances, tiles, places = search.nearest(video)
+            realism.append(rms(distances) / max(self.usual_realism[k], 1e-9))
+            back = search.renewed(video).nearest(self.clip)[0]
+            coverage.append(rms(back) / max(self.usual_coverage[k], 1e-9))
+            if k == 0:
+                copied = coherence(tiles, places, search.shape)
+        return {"realism": float(np.mean(realism)), "coverage": float(np.mean(coverage)), "copying": copied}
+
+
+class Search:
+    """The moving patches of one shape of a video, and the nearest of them to any patch.
+
+    Exact but for this: the candidates are nearest in the leading principal components of the clip's patches, which
+    hold most of the variance, and the best of them is taken by its whole distance. Distances come out 1 to 2 % too
+    long, and ratios of them right to 1 %.
+    """
+
+    def __init__(self, video, shape, moving, axes=None):
+        self.shape, self.moving = tuple(np.minimum(shape, video.shape[:3])), moving
+        self.patches = np.lib.stride_tricks.sliding_window_view(video, self.shape, axis=(0, 1, 2))
+        if axes is None:
+            sample = self.at(video, tiles(video, self.shape, moving))
+            axes = np.linalg.eigh(np.cov(sample.T))[1][:, ::-1][:, :COMPONENTS]
+        self.axes = np.ascontiguousarray(axes, dtype=np.float32)  # (patch, components)
+        y, x = np.nonzero(middles(moving, self.shape))
+        kernel = torch.from_numpy(self.axes.T.reshape(-1, 3, *self.shape).copy())
+        field = conv3d(torch.from_numpy(np.moveaxis(video, 3, 0).copy())[None], kernel)[0]  # (components, T', H', W')
+        self.places = np.stack([a.ravel() for a in np.broadcast_arrays(np.arange(field.shape[1])[:, None], y, x)], 1)
+        self.tree = KDTree(field.numpy()[:, :, y, x].reshape(len(kernel), -1).T, leafsize=32, balanced_tree=False,
+                           compact_nodes=False)
+
+    def renewed(self, video):
+        """The same search among the patches of another video."""
+        return Search(video, self.shape, self.moving, self.axes)
+
+    def at(self, video, places):
+        """The patches of a video at these places (N, 3), (N, patch)."""
+        patches = np.lib.stride_tricks.sliding_window_view(video, self.shape, axis=(0, 1, 2))
+        return patches[tuple(places.T)].reshape(len(places), -1)
+
+    def nearest(self, video):
+        """For tiles of a video: rms differences to the nearest patches (N,), where the tiles are and where the patches
+        (N, 3), as frame, row and column of their first corners."""
+        where = tiles(video, self.shape, self.moving)
+        found = self.at(video, where)  # (N, patch)
+        count = min(CANDIDATES, len(self.places))
+        candidates = self.tree.query(found @ self.axes, k=np.arange(1, count + 1))[1]  # (N, candidates)
+        squares = np.stack([((self.patches[tuple(self.places[c].T)].reshape(len(c), -1) - found) ** 2).mean(axis=1)
+                            for c in candidates.T])
+        best = candidates[np.arange(len(where)), squares.argmin(axis=0)]
+        return np.sqrt(squares.min(axis=0)), where, self.places[best]
+
+
+def tiles(video, shape, moving):
+    """Where to look in a video: frames at equal distances are cut into adjacent patches, from a corner drawn for each
+    frame; those that move, about QUERIES. Frame, row and column of their first corners (N, 3)."""
+    rng, inside = np.random.default_rng(0), middles(moving, shape)
+    height, width = inside.shape
+    starts = len(video) - shape[0] + 1
+    frames = min(starts, int(np.ceil(QUERIES * shape[1] * shape[2] / inside.sum())))
+    found = []
+    for t in np.linspace(0, starts - 1, frames).round().astype(int):
+        top, left = (rng.integers(min(n, size)) for n, size in zip(shape[1:], inside.shape))
+        y, x = np.mgrid[top : height : shape[1], left : width : shape[2]].reshape(2, -1)
+        found.append(np.stack([np.full_like(y, t), y, x], axis=1)[inside[y, x]])
+    found = np.concatenate(found)
+    return found if len(found) else np.argwhere(np.broadcast_to(inside, (starts, height, width)))
+
+
+def middles(moving, shape):
+    """Whether the patch with its first corner at each row and column moves; all, if none does."""
+    height, width = (n - k + 1 for n, k in zip(moving.shape, shape[1:]))
+    inside = moving[shape[1] // 2 :, shape[2] // 2 :][:height, :width]
+    return inside if inside.any() else np.ones_like(inside)
+
+
+def coherence(tiles, places, shape):
+    """Share of pairs of tiles next to each other in a frame that are moved alike, to a pixel and a frame; 0 if there is
+    no pair."""
+    index, alike = {tuple(tile): k for k, tile in enumerate(tiles.tolist())}, []
+    moves = places - tiles
+    for (t, y, x), k in index.items():
+        for neighbour in ((t, y + shape[1], x), (t, y, x + shape[2])):
+            if neighbour in index:
+                alike.append(np.abs(moves[k] - moves[index[neighbour]]).max() <= 1)
+    return float(np.mean(alike)) if alike else 0.0
+
+
+def rms(distances):
+    return float(np.sqrt((distances**2).mean()))
+
+
+def reduced(video):
+    """A video as float32, its frames averaged over blocks of pixels if they are larger than about 100 pixels."""
+    factor = max(1, (min(video.shape[1:3]) + 50) // 100)
+    frames = torch.from_numpy(np.ascontiguousarray(video, dtype=np.float32))
+    return avg_pool2d(frames.movedim(3, 1), factor).movedim(1, 3).contiguous().numpy() if factor > 1 else frames.numpy()
