@@ -15,7 +15,10 @@ import data
 import langevin
 import main_dyn_G
 import utils
-from dynamic_generator import IMAGE_SIZES, DynamicGenerator, Generator, ShiftNorm, Transition, by_columns
+from dyngen.generate import build_net, grey, new_videos, replayed_videos
+from dyngen.learn import Learner, pack, released_mask, unpack
+from dyngen.nets import IMAGE_SIZES, DynamicGenerator, Generator, ShiftNorm, Transition, by_columns
+from dyngen.settings import parse
 from run.flags import RunError
 from run.folder import load_checkpoint, snapshot
 from run.loop import step
@@ -212,14 +215,14 @@ def make_learner(moving):
     """make_learner(clips, hidden, **settings) -> a Learner of small waves, whose F moves the state visibly."""
 
     def make(clips=2, hidden=None, videos=None, **settings):
-        args, _ = main_dyn_G.parse(flags(**{**TINY, "batch_size": 2, **settings, "device": "cpu"}))
+        args, _ = parse(flags(**{**TINY, "batch_size": 2, **settings, "device": "cpu"}))
         torch.manual_seed(args.seed)
-        net = main_dyn_G.build_net(args)
+        net = build_net(args)
         for layer in net.transition.layers:
             torch.nn.init.normal_(layer.weight, std=0.3)
         if videos is None:
             videos = np.stack([moving(args.num_frames, args.im_size, args.im_size, phase=k) for k in range(clips)])
-        return main_dyn_G.Learner(args, videos, hidden, net)
+        return Learner(args, videos, hidden, net)
 
     return make
 
@@ -237,12 +240,12 @@ def doubled(learner):
     learner.I = learner.I.double()
     unknown = {name: u[:2, :3].double() if name == "xi" else u[:2].double() for name, u in learner.latents.items()}
     visible = None if learner.visible is None else learner.visible[:2, :, :3].double()
-    return main_dyn_G.pack(unknown), unknown, learner.I[:2, :, :3], visible
+    return pack(unknown), unknown, learner.I[:2, :, :3], visible
 
 
 def log_joint(learner, u, unknown, I, visible):
     """The log joint of one chunk straight from the paper, to take differences of."""
-    latents = main_dyn_G.unpack(u, unknown)
+    latents = unpack(u, unknown)
     x, _ = learner.net(**latents)
     error = (I - x) ** 2 if visible is None else visible * (I - x) ** 2
     return (-error.sum() / learner.args.refsig**2 - sum((v**2).sum() for v in latents.values())) / 2
@@ -275,7 +278,7 @@ def test_inference_climbs_what_learning_descends(make_learner):
     learner = make_learner(content_size=3)
     u, unknown, I, visible = doubled(learner)
     leaf = u.clone().requires_grad_()
-    loss = -learner.log_likelihood(learner.net(**main_dyn_G.unpack(leaf, unknown))[0], I, visible)
+    loss = -learner.log_likelihood(learner.net(**unpack(leaf, unknown))[0], I, visible)
     loss.backward()
     torch.testing.assert_close(learner.score(u, unknown, {}, I, visible), -u - leaf.grad)
 
@@ -287,7 +290,7 @@ def test_bfloat16_infers_nearly_the_same_and_leaves_learning_alone(make_learner)
             learn_epoch(learner)
     rough.net.load_state_dict(exact.net.state_dict())
     unknown = exact.latents
-    u, I = main_dyn_G.pack(unknown), exact.I
+    u, I = pack(unknown), exact.I
     scores = [learner.score(u, unknown, {}, I, None) + u for learner in (rough, exact)]
     assert scores[0].dtype == torch.float32
     assert 1e-4 < (scores[0] - scores[1]).norm() / scores[1].norm() < 0.05  # not 0: the products are in bfloat16
@@ -302,7 +305,7 @@ def test_sum_and_mean_differ_by_the_number_of_frames_or_of_visible_entries(make_
             u, unknown, I, visible = doubled(learner)
             values.append(learner.log_likelihood(learner.net(**unknown)[0], I, visible).item())
         assert values[0] / values[1] == pytest.approx(count, rel=1e-9)
-    assert main_dyn_G.parse(flags(**TINY))[0].likelihood_scale == "sum"
+    assert parse(flags(**TINY))[0].likelihood_scale == "sum"
 
 
 def test_without_the_likelihood_xi_keeps_the_variance_of_langevin_dynamics(make_learner):
@@ -310,9 +313,9 @@ def test_without_the_likelihood_xi_keeps_the_variance_of_langevin_dynamics(make_
     learner = make_learner(clips=1, hidden=np.ones((1, 60, 8, 8), dtype=bool), num_frames=60, z_size=800)
     delta, unknown = 0.8, learner.latents
     generators = [utils.generator("cpu", 0)]
-    u = langevin.langevin(main_dyn_G.pack(unknown), lambda u: learner.score(u, unknown, {}, learner.I, learner.visible),
+    u = langevin.langevin(pack(unknown), lambda u: learner.score(u, unknown, {}, learner.I, learner.visible),
                           40, delta, generators)
-    xi = main_dyn_G.unpack(u, unknown)["xi"]
+    xi = unpack(u, unknown)["xi"]
     assert xi.var().item() == pytest.approx(1 / (1 - delta**2 / 4), rel=0.03)  # 1.19
     assert not learner.likelihood_gradient.any()
 
@@ -360,7 +363,7 @@ def test_recovery_error_is_the_mean_over_hidden_pixels_in_grey_levels(make_learn
     assert learner.recovery_error(learner.truth + learner.visible) == 0
     assert learner.recovery_error(learner.truth - 2 / 255) == pytest.approx(1, rel=1e-4)
     recovered = learner.pictures()[1]
-    shown, observed = torch.from_numpy(~hidden_block()), main_dyn_G.grey(learner.I)
+    shown, observed = torch.from_numpy(~hidden_block()), grey(learner.I)
     assert (recovered[shown.numpy()] == observed[shown.numpy()]).all() and (recovered != observed).any()
     assert (observed[~shown.numpy()] == 128).all()
 
@@ -392,7 +395,7 @@ def test_every_clip_chunk_and_epoch_has_noise_of_its_own(make_learner, monkeypat
         seeds.extend(generator.initial_seed() for generator in generators)
         return langevin.langevin(u, score, steps, delta, generators)
 
-    monkeypatch.setattr(main_dyn_G, "langevin", spy)
+    monkeypatch.setattr("dyngen.learn.langevin", spy)
     for batch_size in (2, 3):  # how clips are batched does not matter
         learner = make_learner(clips=3, batch_size=batch_size)
         learn_epoch(learner)
@@ -456,20 +459,20 @@ def test_each_clip_is_generated_with_its_own_content_or_with_the_one_asked_for(m
     learner.net.generate = lambda xi, s, a, m, chunk: seen.append((xi, s, a)) or generate(xi, s, a, m, chunk)
     for content in ("inferred", "2", "random"):
         args.content = content
-        videos = main_dyn_G.new_videos(learner.net, latents, args, batch=0)
+        videos = new_videos(learner.net, latents, args, batch=0)
         assert videos.shape == (3, 3, 12, 8, 8)  # four sections of three frames, without the burn-in
     (xi, s, own), (_, _, swapped), (_, _, random) = seen
     assert torch.equal(own, latents["a"]) and torch.equal(swapped, latents["a"][[2, 2, 2]])
     assert not torch.isin(random, latents["a"]).any()
     args.burn_in, args.content = 0, "inferred"
-    main_dyn_G.new_videos(learner.net, latents, args, batch=0)
+    new_videos(learner.net, latents, args, batch=0)
     assert torch.equal(seen[-1][1], latents["s"]) and not torch.equal(s, latents["s"])
     args.init_state = "random"
-    main_dyn_G.new_videos(learner.net, latents, args, batch=1)
+    new_videos(learner.net, latents, args, batch=1)
     assert not torch.isin(seen[-1][1], latents["s"]).any() and not torch.equal(seen[-1][0][:, :12], seen[-2][0][:, :12])
 
     seen.clear()
-    main_dyn_G.replayed_videos(learner.net, latents, args, "1")
+    replayed_videos(learner.net, latents, args, "1")
     assert torch.equal(seen[0][0], latents["xi"]) and torch.equal(seen[0][2], latents["a"][[1, 1, 1]])
 
 
@@ -486,36 +489,36 @@ def test_released_settings_are_the_presets():
     names = ("im_size num_frames truncated_backprop_length batch_size state_size z_size content_size motion_type_size "
              "refsig num_epochs num_sections_in_test num_batches_in_test").split()
     for task, row in table.items():
-        args, _ = main_dyn_G.parse(["-task", task, "-category", "ocean"])
+        args, _ = parse(["-task", task, "-category", "ocean"])
         assert tuple(getattr(args, name) for name in names) == row
         assert (args.lr, args.beta1, args.sample_steps, args.dynamic_mode) == (0.002, 0.5, 15, "nonlinear")
         assert args.step_size == (0.01 if task in ("recovery", "inpainting") else 0.03)
-        assert main_dyn_G.parse(["-task", task, "-likelihood_scale", "mean"])[0].step_size == 0.03
-    chatelet, _ = main_dyn_G.parse(["-task", "inpainting", "-category", "chatelet"])
+        assert parse(["-task", task, "-likelihood_scale", "mean"])[0].step_size == 0.03
+    chatelet, _ = parse(["-task", "inpainting", "-category", "chatelet"])
     assert (chatelet.num_frames, chatelet.truncated_backprop_length, chatelet.mask_file) == (104, 104, "mask128.mat")
 
 
 def test_released_command_lines():
-    args, _ = main_dyn_G.parse("--category fire --isTraining True".split())
+    args, _ = parse("--category fire --isTraining True".split())
     assert (args.task, args.category, args.test, args.im_size) == ("scene", "fire", False, 64)
-    args, given = main_dyn_G.parse(
+    args, given = parse(
         "--category fire --isTraining False --num_sections_in_test 4 --num_batches_in_test 2 --net_type scene "
         "--image_size 64 --output_dir there --ckpt model.ckpt".split())
     assert args.test and (given["im_size"], given["ckpt"], args.output_dir) == (64, "model.ckpt", "there")
-    args, _ = main_dyn_G.parse(
+    args, _ = parse(
         "--category ocean --training_mode incomplete --mask_type external --mask_file region_type.mat".split())
     assert (args.task, args.im_size, args.num_frames, args.output_dir) == ("recovery", 150, 70, "./output_recovery")
-    args, _ = main_dyn_G.parse("--training_mode complete --mask_file x.mat -num_frames 20".split())
+    args, _ = parse("--training_mode complete --mask_file x.mat -num_frames 20".split())
     assert (args.mask_type, args.truncated_backprop_length) == ("none", 20)
-    args, _ = main_dyn_G.parse(["-encoder", "-content_size", "7"])
+    args, _ = parse(["-encoder", "-content_size", "7"])
     assert (args.state_size, args.z_size, args.content_size) == (80, 20, 7)
 
 
 def test_released_masks():
     rng = np.random.default_rng(0)
-    frames = main_dyn_G.released_mask("missingFrames", 70, (150, 150), rng)
+    frames = released_mask("missingFrames", 70, (150, 150), rng)
     assert np.flatnonzero(frames.all((1, 2))).tolist() == list(range(24, 47)) and frames.sum() == 23 * 150**2
-    blocks = main_dyn_G.released_mask("randomRegion", 5, (150, 150), rng)
+    blocks = released_mask("randomRegion", 5, (150, 150), rng)
     assert (blocks.sum((1, 2)) == 53 * 256).all() and blocks.mean() == pytest.approx(0.603, abs=5e-4)
     assert not blocks[:, 144:].any() and not blocks[:, :, 144:].any() and (blocks[0] != blocks[1]).any()
 

@@ -17,9 +17,10 @@ from PIL import Image
 
 import data
 import stabilize
+from videogan.stabilize import SIDE, find_videos, shrink, stabilize_clip, stabilize_video
 
 HEIGHT, WIDTH = 120, 160  # of the tests' videos
-SCALE = stabilize.SIDE / HEIGHT  # pixels of a strip for one of a video
+SCALE = SIDE / HEIGHT  # pixels of a strip for one of a video
 
 
 def draw_scene(seed, darkest=0):
@@ -121,7 +122,7 @@ def shaken_clip():
     """A shaken film, its cameras, and the clip that comes of it."""
     cameras = shaken_camera(18, seed=0)
     frames = film(draw_scene(0), cameras)
-    return frames, cameras, stabilize.stabilize_clip(iter(frames))
+    return frames, cameras, stabilize_clip(iter(frames))
 
 
 def test_shaking_is_taken_out_to_under_half_a_pixel(shaken_clip):
@@ -143,7 +144,7 @@ def test_frames_are_warped_and_not_only_measured(shaken_clip):
     frames, _, clip = shaken_clip
     inner = np.s_[:, 24:-24, 24:-24]
     still = clip.frames[inner].astype(float)
-    shaking = np.stack([stabilize.shrink(frame) for frame in frames])[inner].astype(float)
+    shaking = np.stack([shrink(frame) for frame in frames])[inner].astype(float)
     np.testing.assert_array_equal(still[0], shaking[0])
     assert np.abs(still - still[0]).mean() < 0.25 * np.abs(shaking - shaking[0]).mean()
 
@@ -151,7 +152,7 @@ def test_frames_are_warped_and_not_only_measured(shaken_clip):
 def test_holes_keep_what_the_frame_before_had_there():
     scene = draw_scene(0) // 2
     before, after = scene[40 : 40 + HEIGHT, 40 : 40 + WIDTH], scene[60 : 60 + HEIGHT, 40 : 40 + WIDTH] + 40
-    clip = stabilize.stabilize_clip(iter([before, after]))
+    clip = stabilize_clip(iter([before, after]))
     brighter = (clip.frames[1].astype(float) - clip.frames[0]).mean((1, 2))  # of each row
     edge = 20 + 2  # the scene's rows that are not in view, and those that erosion takes
     assert not brighter[: int((edge - 1) * SCALE)].any()
@@ -161,7 +162,7 @@ def test_holes_keep_what_the_frame_before_had_there():
 def test_no_black_seeps_in_where_a_frame_ends():
     scene = cv2.resize(draw_scene(0, darkest=100), None, fx=3, fy=3)  # shrinking by 2.8 reaches over several pixels
     frames = [scene[y : y + 3 * HEIGHT, x : x + 3 * WIDTH] for y, x in ((20, 50), (60, 40), (0, 0))]
-    clip = stabilize.stabilize_clip(iter(frames))
+    clip = stabilize_clip(iter(frames))
     assert len(clip.frames) == 3
     for frame in clip.frames[1:]:
         darker = (clip.frames[0].astype(float) - frame).mean((1, 2))  # of each row: nothing moves, so nothing changes
@@ -175,24 +176,24 @@ def test_the_same_frames_give_the_same_clip():
     turned = cv2.warpAffine(noise, cv2.getRotationMatrix2D((150, 120), 5, 0.95), (320, 240))
     frames = [noise[:240, :320], turned]  # of so many features that FLANN's random trees miss some matches
     frames = [np.clip(frame + rng.normal(0, 6, frame.shape), 0, 255).astype(np.uint8) for frame in frames]
-    first, second = (stabilize.stabilize_clip(iter(frames)) for _ in range(2))
+    first, second = (stabilize_clip(iter(frames)) for _ in range(2))
     assert len(first.H) == 2
     np.testing.assert_array_equal(first.H, second.H)
 
 
 def test_a_clip_has_at_most_34_frames_and_the_next_goes_on_from_there():
     frames = iter(shaken(40))
-    assert len(stabilize.stabilize_clip(frames).frames) == 34
-    rest = stabilize.stabilize_clip(frames)
+    assert len(stabilize_clip(frames).frames) == 34
+    rest = stabilize_clip(frames)
     assert (rest.read, len(rest.frames), rest.failure) == (6, 6, "too short")
-    assert stabilize.stabilize_clip(frames) is None
+    assert stabilize_clip(frames) is None
 
 
 def test_a_frame_that_shows_nothing_of_the_first_ends_the_clip_without_failure():
     step = 8  # pixels a frame, to the right along a scene that is wide enough
     scene = np.concatenate([draw_scene(seed) for seed in (6, 7)], axis=1)
     frames = [scene[:HEIGHT, step * t : step * t + WIDTH] for t in range(34)]
-    clip = stabilize.stabilize_clip(iter(frames))
+    clip = stabilize_clip(iter(frames))
     last = (WIDTH + HEIGHT) / 2 / step  # frames until the centre square, too, is left behind
     assert clip.failure is None and abs(len(clip.frames) - last) <= 1 and clip.read == len(clip.frames) + 1
     np.testing.assert_allclose(clip.H[-1][:2, 2], (step * (len(clip.frames) - 1), 0), atol=1)
@@ -200,12 +201,12 @@ def test_a_frame_that_shows_nothing_of_the_first_ends_the_clip_without_failure()
 
 def test_a_reprojection_limit_drops_what_moves_in_pieces():
     frames = shaken(17)
-    assert stabilize.stabilize_clip(iter(frames), max_error=1.0).failure is None
+    assert stabilize_clip(iter(frames), max_error=1.0).failure is None
     halves = frames[:1].repeat(17, axis=0)
     for t, frame in enumerate(halves):  # the upper half slides over the lower one: no homography fits both
         frame[: HEIGHT // 2] = np.roll(frame[: HEIGHT // 2], 7 * t, axis=1)
-    assert stabilize.stabilize_clip(iter(halves)).failure is None
-    assert stabilize.stabilize_clip(iter(halves), max_error=0.01).failure == "large reprojection error"
+    assert stabilize_clip(iter(halves)).failure is None
+    assert stabilize_clip(iter(halves), max_error=0.01).failure == "large reprojection error"
 
 
 @pytest.mark.parametrize("reason", ["no features", "too few matches", "no homography"])
@@ -217,7 +218,7 @@ def test_a_clip_whose_frames_do_not_match_fails(reason, monkeypatch):
         frames[17] = shaken(18, seed=9)[17]
     else:
         monkeypatch.setattr(cv2, "findHomography", lambda *_: (None, None))
-    clip = stabilize.stabilize_clip(iter(frames))
+    clip = stabilize_clip(iter(frames))
     assert clip.failure == reason and clip.read == (2 if reason == "no homography" else 18)
 
 
@@ -225,7 +226,7 @@ def test_a_clip_whose_frames_do_not_match_fails(reason, monkeypatch):
 def test_the_centre_square_of_any_frame_has_128_pixels(height, width):
     frame = np.zeros((height, width, 3), np.uint8)
     frame[height // 2 - 8 : height // 2 + 8, width // 2 - 8 : width // 2 + 8] = 255
-    small = stabilize.shrink(frame)
+    small = shrink(frame)
     assert small.shape == (128, 128, 3)
     rows, columns, _ = np.nonzero(small > 127)
     assert abs(rows.mean() - 63.5) <= 1.5 and abs(columns.mean() - 63.5) <= 1.5
@@ -251,7 +252,7 @@ def test_clips_do_not_overlap_and_skip_the_first_frames(done, videos):
     frames = list(data.stream_frames(videos / "clip2.mp4"))
     for clip in (first, second):  # a strip begins with the frame that its record says
         strip = data.read_strip(done / "clip2" / clip["strip"], 1, 128)[0].astype(float)
-        assert np.abs(strip - stabilize.shrink(frames[clip["first"]])).mean() < 6
+        assert np.abs(strip - shrink(frames[clip["first"]])).mean() < 6
 
 
 def test_a_cut_drops_the_clip_and_the_next_starts_after_it(done, videos):
@@ -259,7 +260,7 @@ def test_a_cut_drops_the_clip_and_the_next_starts_after_it(done, videos):
     assert record["dropped"] == [{"first": 2, "frames": 10, "reason": "too few matches"}]
     [kept] = record["kept"]
     assert (kept["first"], kept["frames"]) == (13, 17)  # frame 12, the first after the cut, was read to find it
-    scenes = [stabilize.shrink(shaken(2, seed=seed)[0]).astype(float) for seed in (3, 4)]
+    scenes = [shrink(shaken(2, seed=seed)[0]).astype(float) for seed in (3, 4)]
     for frame in data.read_strip(done / "b/cut/0000.jpg", 17, 128):
         before, after = (np.corrcoef(cv2.blur(frame, (15, 15)).ravel(), cv2.blur(scene, (15, 15)).ravel())[0, 1]
                          for scene in scenes)
@@ -352,7 +353,7 @@ def test_a_video_that_breaks_off_keeps_its_whole_clips(videos, tmp_path, monkeyp
         raise data.InputError(f"cannot read '{path}' after 50 frames")
 
     monkeypatch.setattr(data, "stream_frames", broken)
-    record = stabilize.stabilize_video(tmp_path, "x.mp4", tmp_path, {"max_clips": 100, "max_error": None})
+    record = stabilize_video(tmp_path, "x.mp4", tmp_path, {"max_clips": 100, "max_error": None})
     assert [clip["frames"] for clip in record["kept"]] == [34] and "after 50 frames" in record["unreadable"]
 
 
@@ -376,7 +377,7 @@ def test_folders_of_strips_never_collide(tmp_path):
     for name in "a.mp4 a.avi A2.mov b/a.mp4 c.mp4.mov c.mp4 .hidden.mp4 x10.mp4 x9.mp4 text.txt".split():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = {str(name): str(folder) for name, folder in stabilize.find_videos(tmp_path).items()}
+    found = {str(name): str(folder) for name, folder in find_videos(tmp_path).items()}
     assert found == {"a.avi": "a.avi", "a.mp4": "a.mp4", "A2.mov": "A2", "b/a.mp4": "b/a", "c.mp4": "c",
                      "c.mp4.mov": "c.mp4.mov", "x9.mp4": "x9", "x10.mp4": "x10"}
     assert list(found)[-2:] == ["x9.mp4", "x10.mp4"]

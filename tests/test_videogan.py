@@ -14,30 +14,35 @@ from PIL import Image
 from torch import nn
 
 import data
-import main_videogan as trainer
-import videogan
+import main_videogan
+import videogan.learn
+import videogan.nets
 from judge.tables import window_report
 from run.adam import Adam
-from videogan import Discriminator, Generator, Scene
+from videogan.clips import Strips, check_bad, load, order, split_strips
+from videogan.learn import Learner, build_nets, discriminator_loss, generator_loss
+from videogan.nets import Discriminator, Generator, Scene, compose, down, up
+from videogan.settings import parse, settings_of
 
 ROOT = Path(__file__).parents[1]
 
 
-NARROW = "import videogan; videogan.WIDTH = 16"  # for a run in a process of its own
+NARROW = "import videogan.nets; videogan.nets.WIDTH = 16"  # for a run in a process of its own
 
 
 @pytest.fixture(scope="module", autouse=True)
 def small():
     """Nets of a quarter of the released width, and runs that draw and judge four videos instead of 16 and 64."""
-    before = videogan.WIDTH, trainer.SAMPLES, trainer.JUDGED
-    videogan.WIDTH, trainer.SAMPLES, trainer.JUDGED = 16, 4, 4
-    yield before[0]
-    videogan.WIDTH, trainer.SAMPLES, trainer.JUDGED = before
+    with pytest.MonkeyPatch.context() as patch:
+        before = videogan.nets.WIDTH
+        for name, value in {"nets.WIDTH": 16, "learn.SAMPLES": 4, "learn.JUDGED": 4}.items():
+            patch.setattr(f"videogan.{name}", value)
+        yield before
 
 
 @pytest.fixture
 def released_width(small, monkeypatch):
-    monkeypatch.setattr(videogan, "WIDTH", small)
+    monkeypatch.setattr("videogan.nets.WIDTH", small)
 
 
 def count(net):
@@ -54,7 +59,7 @@ def write_strips(folder, clips, side=64):
 
 
 def settings(*flags):
-    return trainer.parse(["-device", "cpu", "-batch_size", "2", "-workers", "0", *flags])
+    return parse(["-device", "cpu", "-batch_size", "2", "-workers", "0", *flags])
 
 
 class Blind(nn.Module):
@@ -93,8 +98,8 @@ def test_a_scene_is_its_foreground_over_its_background(conditional, n):
 
 def test_compose_has_the_background_where_the_mask_is_0_and_the_foreground_where_it_is_1():
     f, b, m = torch.randn(2, 3, 32, 64, 64), torch.randn(2, 3, 64, 64), torch.zeros(2, 1, 32, 64, 64)
-    assert torch.equal(videogan.compose(f, m, b), b[:, :, None].expand(-1, -1, 32, -1, -1))
-    assert torch.equal(videogan.compose(f, m + 1, b), f)
+    assert torch.equal(compose(f, m, b), b[:, :, None].expand(-1, -1, 32, -1, -1))
+    assert torch.equal(compose(f, m + 1, b), f)
 
 
 def test_one_stream_is_the_foreground_alone():
@@ -122,7 +127,7 @@ def excited(block):
 
 
 def test_an_upward_block_is_transposed_convolution_batch_norm_and_relu():
-    block, x = excited(videogan.up(3, 4, 5)), np.random.default_rng(0).normal(size=(2, 4, 2, 3, 3))
+    block, x = excited(up(3, 4, 5)), np.random.default_rng(0).normal(size=(2, 4, 2, 3, 3))
     (weight, bias), (gamma, beta) = numbers(block[0]), numbers(block[1])
     spread = np.zeros((2, 4, 4 + 5, 6 + 5, 6 + 5))  # kernel 4, padding 1: 2 zeros before, and after the last a 0 and 2
     spread[:, :, 2:-2:2, 2:-2:2, 2:-2:2][:, :, : x.shape[2], : x.shape[3], : x.shape[4]] = x
@@ -133,7 +138,7 @@ def test_an_upward_block_is_transposed_convolution_batch_norm_and_relu():
 
 
 def test_a_downward_block_is_convolution_batch_norm_and_leaky_relu():
-    block = excited(videogan.down(3, 3, 4, nn.LeakyReLU(0.2)))
+    block = excited(down(3, 3, 4, nn.LeakyReLU(0.2)))
     x = np.random.default_rng(1).normal(size=(2, 3, 4, 6, 6))
     (weight, bias), (gamma, beta) = numbers(block[0]), numbers(block[1])
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1), (1, 1)))
@@ -158,10 +163,10 @@ def test_weights_start_as_released(released_width):
 def test_each_loss_reaches_only_its_own_net():
     G, D = Generator(), Discriminator()
     scene, real = G(torch.randn(2, 100)), torch.rand(2, 3, 32, 64, 64) * 2 - 1
-    trainer.discriminator_loss(D, real, scene.video)[0].backward()
+    discriminator_loss(D, real, scene.video)[0].backward()
     assert all(p.grad is None for p in G.parameters()) and all(p.grad.any() for p in D.parameters() if p.ndim > 1)
     D.zero_grad()
-    trainer.generator_loss(D, scene, None, 0.1, 0)[0].backward()
+    generator_loss(D, scene, None, 0.1, 0)[0].backward()
     assert all(p.grad is None for p in D.parameters()) and all(p.grad.any() for p in G.parameters() if p.ndim > 1)
     assert all(p.requires_grad for p in D.parameters())
 
@@ -172,27 +177,27 @@ def test_a_step_of_each_net_goes_its_way():
     G, D = Generator(), Discriminator()
     z, real = torch.randn(4, 100), torch.rand(4, 3, 32, 64, 64) * 2 - 1
     video = G(z).video.detach()
-    first, on_real, _ = trainer.discriminator_loss(D, real, video)
+    first, on_real, _ = discriminator_loss(D, real, video)
     assert on_real.shape == (4, 2)
     first.backward()
     Adam(D.parameters(), args.lr, args.beta1).step()
-    assert trainer.discriminator_loss(D, real, video)[0] < first
+    assert discriminator_loss(D, real, video)[0] < first
 
-    loss, before, *_ = trainer.generator_loss(D, G(z), None, 0, 0)
+    loss, before, *_ = generator_loss(D, G(z), None, 0, 0)
     loss.backward()
     Adam(G.parameters(), args.lr, args.beta1).step()
-    assert trainer.generator_loss(D, G(z), None, 0, 0)[1] < before  # cross entropy of "real"
+    assert generator_loss(D, G(z), None, 0, 0)[1] < before  # cross entropy of "real"
 
 
 def test_losses_have_their_closed_forms():
     video, mask = torch.rand(2, 3, 4, 5, 5), torch.rand(2, 1, 4, 5, 5, requires_grad=True)
     scene, frame = Scene(video, video, mask, None), video[:, :, 0] - 0.25
-    total, adversarial, mean, error = trainer.generator_loss(Blind(), scene, frame, 0.1, 10)
+    total, adversarial, mean, error = generator_loss(Blind(), scene, frame, 0.1, 10)
     assert adversarial.item() == pytest.approx(np.log(2)) and error.item() == pytest.approx(0.25)
     assert total.item() == pytest.approx(np.log(2) + 0.1 * mask.mean().item() + 2.5)
     total.backward()
     assert torch.allclose(mask.grad, torch.full_like(mask, 0.1 / mask.numel()))
-    assert trainer.discriminator_loss(Blind(), video, video)[0].item() == pytest.approx(2 * np.log(2))
+    assert discriminator_loss(Blind(), video, video)[0].item() == pytest.approx(2 * np.log(2))
 
 
 # ------------------------------------------------------------------------------------------------------------ data
@@ -222,7 +227,7 @@ def test_videos_become_windows_and_their_ends_are_held_out(tmp_path, moving, wri
     write_clip(tmp_path / "sea/long.mp4", moving(150, 32, 48))
     write_clip(tmp_path / "sea/short.mp4", moving(20, 32, 48))
     args = settings("-category", "sea", "-data_path", str(tmp_path), "-window_step", "5")
-    train, held_out = trainer.load(args)
+    train, held_out = load(args)
     assert train.starts == [(0, t) for t in range(0, 150 - 32 - 32 + 1, 5)] + [(1, 0)]
     assert held_out.starts == [(0, 118)]
     last, _ = train[len(train) - 1]
@@ -232,14 +237,14 @@ def test_videos_become_windows_and_their_ends_are_held_out(tmp_path, moving, wri
 
 
 def test_strips_are_held_out_evenly():
-    train, held_out = trainer.split_strips(list(range(20)), 0.2)
+    train, held_out = split_strips(list(range(20)), 0.2)
     assert held_out.paths == [2, 8, 12, 18] and sorted(train.paths + held_out.paths) == list(range(20))
 
 
 def test_the_shipped_beach_moves_under_a_camera_that_does_not():
     folder = ROOT / "trainingVideo/beach"
     assert sum(path.stat().st_size for path in folder.iterdir()) < 2e6
-    train, held_out = trainer.load(settings("-category", "beach", "-data_path", str(ROOT / "trainingVideo")))
+    train, held_out = load(settings("-category", "beach", "-data_path", str(ROOT / "trainingVideo")))
     assert len(train) + len(held_out) >= 24 and len(held_out) >= 2
     for path in (*train.paths, *held_out.paths):
         assert Image.open(path).size == (128, 32 * 128)
@@ -249,25 +254,25 @@ def test_the_shipped_beach_moves_under_a_camera_that_does_not():
 
 
 def test_every_epoch_has_each_clip_once_and_resuming_changes_nothing():
-    batches = trainer.order(10, 4, 0, 0)
+    batches = order(10, 4, 0, 0)
     first = [next(batches) for _ in range(10)]
     stream = sum(first, [])
     assert sorted(stream[:10]) == sorted(stream[10:20]) == list(range(10)) and stream[:10] != stream[10:20]
     for k in range(1, 9):
-        assert next(trainer.order(10, 4, 0, k)) == first[k]
-    few = next(trainer.order(3, 8, 0, 0))
+        assert next(order(10, 4, 0, k)) == first[k]
+    few = next(order(3, 8, 0, 0))
     assert sorted(few[:3]) == [0, 1, 2] and len(few) == 8
 
 
 def test_what_cannot_be_read_is_named_and_its_neighbour_taken(tmp_path, moving):
     write_strips(tmp_path / "sea", moving(8)[None].repeat(3, axis=0))
     (tmp_path / "sea/1.png").write_bytes(b"no picture")
-    strips = trainer.Strips(data.list_strips(tmp_path / "sea/list.txt", tmp_path / "sea"))
+    strips = Strips(data.list_strips(tmp_path / "sea/list.txt", tmp_path / "sea"))
     clip, bad = strips[1]
     assert np.array_equal(clip, strips[2][0]) and list(bad) == [1] and "1.png" in bad[1]
     with pytest.raises(data.InputError, match="4 of 39"):
-        trainer.check_bad(4, 39)
-    trainer.check_bad(4, 40)
+        check_bad(4, 39)
+    check_bad(4, 40)
 
 
 def test_the_table_of_windows(moving):
@@ -297,7 +302,7 @@ def sea(tmp_path_factory):
 
 def program(root, out, *flags):
     common = ["-category", "sea", "-data_path", str(root), "-output_dir", str(out), "-device", "cpu"]
-    return trainer.main([*common, "-batch_size", "2", *flags])
+    return main_videogan.main([*common, "-batch_size", "2", *flags])
 
 
 @pytest.fixture(scope="module")
@@ -368,9 +373,9 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(sea, tmp_path, run_script):
 
 def test_the_conditional_net_learns_from_first_frames_and_takes_a_picture(sea, tmp_path):
     args = settings("-conditional", "-category", "sea", "-data_path", str(sea), "-held_out", "0")
-    train, held_out = trainer.load(args)
-    G, D = trainer.build_nets(args)
-    learner = trainer.Learner(args, train, held_out, (G, D))
+    train, held_out = load(args)
+    G, D = build_nets(args)
+    learner = Learner(args, train, held_out, (G, D))
     learner.start()
     for _ in range(2):
         learner.learn()
@@ -378,7 +383,7 @@ def test_the_conditional_net_learns_from_first_frames_and_takes_a_picture(sea, t
     assert learner.fixed.shape == (4, 3, 64, 64)
     metrics = learner.metrics()
     assert 0 < metrics["first_frame_error"] < 2 and metrics["mask_mean"] > 0
-    state = {"G": G.state_dict(), "settings": trainer.settings_of(args), "fixed": learner.fixed}
+    state = {"G": G.state_dict(), "settings": settings_of(args), "fixed": learner.fixed}
     torch.save(state, tmp_path / "model.pt")
     del learner, G, D
     Image.new("RGB", (90, 50), "teal").save(tmp_path / "picture.jpg")

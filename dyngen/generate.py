@@ -1,0 +1,122 @@
+"""New videos of any length from a learned dynamic generator, and the clips again as they were inferred."""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+import data
+import utils
+from dyngen.nets import DynamicGenerator
+from fast.device import prepare
+from langevin import gaussian_
+from run.folder import delete_outputs, load_checkpoint
+
+ARCHITECTURE = ("im_size", "state_size", "z_size", "content_size", "motion_type_size", "dynamic_mode", "encoder")
+
+
+def unit(videos):
+    """uint8 (N, T, H, W, 3) -> float32 (N, 3, T, H, W) in [-1, 1]."""
+    return data.to_tensor(videos) / 127.5 - 1
+
+
+def grey(videos):
+    """The inverse of `unit`."""
+    return utils.to_uint8((videos + 1) * 127.5)
+
+
+def build_net(args):
+    net = DynamicGenerator(args.im_size, args.state_size, args.z_size, args.content_size, args.motion_type_size,
+                           args.dynamic_mode, args.encoder)
+    return net.to(args.device)
+
+
+def slices(total, length):
+    """The whole of `total` in slices of `length`; the last one may be shorter."""
+    return [slice(k, min(k + length, total)) for k in range(0, total, length)]
+
+
+def check_content(args, clips):
+    """InputError if -content names a clip that there is not."""
+    if args.content == "random" and args.replay:
+        raise data.InputError("-replay shows inferred content, or that of one clip: -content random does not fit")
+    if args.content in ("inferred", "random"):
+        return
+    if not args.content.isdecimal() or int(args.content) >= clips or not args.content_size:
+        known = f"0 to {clips - 1}" if args.content_size else "no number: the model has no content (-content_size 0)"
+        raise data.InputError(f"-content {args.content} is not inferred, random, or a clip's number, {known}")
+
+
+@torch.no_grad()
+def new_videos(net, latents, args, batch):
+    """A mini-batch of new videos (N, 3, T, H, W), num_sections_in_test chunks long, from new innovations and the first
+    state and content that the flags ask for; 'inferred' are those of the first mini-batch of clips (as released)."""
+    inferred = {name: u[: args.batch_size] for name, u in latents.items()}
+    n, chunk = len(inferred["s"]), args.truncated_backprop_length
+    generators = [utils.generator(args.device, args.seed, "new", batch * n + k) for k in range(n)]
+
+    def draw(*size):
+        return gaussian_(torch.empty(n, *size, device=args.device), generators)
+
+    xi, m = draw(args.burn_in + args.num_sections_in_test * chunk, args.z_size), draw(args.motion_type_size)
+    s = draw(args.state_size) if args.init_state == "random" else inferred["s"]
+    a = draw(args.content_size) if args.content == "random" else contents(inferred["a"], latents, args.content)
+    if args.burn_in:
+        s = net.transition(xi[:, : args.burn_in], s, m)[:, -1]
+    return net.generate(xi[:, args.burn_in :], s, a, m, chunk)
+
+
+def replayed_videos(net, latents, args, content):
+    """The clips (N, 3, T, H, W) as they are inferred; content 'i' shows their motion with the appearance of clip i."""
+    videos = []
+    for rows in slices(len(latents["s"]), args.batch_size):
+        inferred = {name: u[rows] for name, u in latents.items()}
+        inferred["a"] = contents(inferred["a"], latents, content)
+        videos.append(net.generate(**inferred, chunk=args.truncated_backprop_length))
+    return torch.cat(videos)
+
+
+def contents(inferred, latents, content):
+    """Content vectors (N, dim a) of videos whose own are `inferred`: these, or, by its number, one clip's for all."""
+    return latents["a"][[int(content)] * len(inferred)] if content.isdecimal() else inferred
+
+
+def encode_picture(net, path, side):
+    """The latents of a picture, as if it were the first frame of the one clip learned."""
+    frames = unit(data.read_picture(path, (side, side))[None, None])  # (1, 3, 1, side, side)
+    a, s = net.encoder(frames[:, :, 0].to(next(net.parameters()).device))
+    return {"a": a, "s": s, "m": a[:, :0]}
+
+
+@torch.no_grad()
+def generate(args, given):
+    """-test: new videos from a learned model, whose nets, chunks and inferred latents come from its checkpoint."""
+    prepare(args.device)
+    folder = Path(args.output_dir) / args.category
+    path = Path(args.ckpt or folder / "model/latest.pt")
+    if not path.exists() and (folder / "model" / path).exists():
+        path = folder / "model" / path
+    state = load_checkpoint(path, args.device, "latents")
+    learned = state["settings"] | {"frame_generator_mode": state["settings"]["im_size"]}
+    for name in (*ARCHITECTURE, "frame_generator_mode"):
+        if given.get(name, learned[name]) != learned[name]:
+            raise data.InputError(f"'{path}' was learned with -{name} {learned[name]}, not {given[name]}")
+    args = argparse.Namespace(**(vars(args) | learned | given | {"device": args.device}))
+    check_content(args, len(state["latents"]["s"]))
+    net, latents = build_net(args), state["latents"]
+    net.load_state_dict(state["net"])
+    if args.animate and not net.encoder:
+        raise data.InputError(f"-animate needs a model learned with -encoder, '{path}' is not")
+    if args.animate:
+        latents = encode_picture(net, args.animate, args.im_size)
+        args.init_state, args.content = "inferred", "inferred"
+    if args.replay:
+        videos = replayed_videos(net, latents, args, args.content)
+    else:
+        videos = torch.cat([new_videos(net, latents, args, batch) for batch in range(args.num_batches_in_test)])
+    videos = grey(videos)
+    delete_outputs(folder / "test")
+    utils.save_videos(folder / "test", "synthesized", videos)
+    sheet = utils.contact_sheet(videos[:12], [f"video {k}" for k in range(len(videos[:12]))])
+    utils.write_atomically(folder / "test/contact_sheet.png", utils.png_bytes(sheet))
+    print(f"{len(videos)} videos of {videos.shape[1]} frames are in '{folder / 'test'}'")

@@ -1,0 +1,365 @@
+"""Dynamic generator: learn how a state moves and how it looks, and generate new videos of any length.
+
+Xie, Gao, Zheng, Zhu, Wu, "Learning Dynamic Generator Model by Alternating Back-Propagation Through Time", AAAI 2019.
+`Learner.learn_chunk` is the paper's algorithm: Langevin inference of everything unknown, then one step of the weights,
+both by back-propagation through time. nets.py has the nets and the glossary.
+"""
+
+import copy
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import data
+import utils
+from dyngen.generate import build_net, check_content, grey, new_videos, replayed_videos, slices, unit
+from dyngen.nets import layer_table, memory_per_frame
+from dyngen.settings import settings_of
+from fast.device import prepare
+from judge.pictures import draw_texture_report
+from judge.tables import in_pieces, recovery_report, save_report, texture_report
+from langevin import gaussian_, langevin
+from run.adam import Adam, learning_rate
+from run.flags import (
+    RunError,
+)
+from run.folder import Run
+from run.loop import fit
+
+# Settings that a resumed run may change; all others decide the result.
+CHANGEABLE = ("num_epochs", "anneal", "log_step", "device", "data_path", "mask_path", "output_dir", "readout",
+              "init_state", "burn_in", "content", "num_sections_in_test", "num_batches_in_test")
+MEMORY = 50  # epochs over which recovered clips are averaged
+SHOWN = 4  # clips of each kind on a contact sheet
+
+
+def released_mask(mask_type, num_frames, im_size, rng):
+    """The masks that the released code draws itself, which are not the paper's, bool (T, H, W).
+
+    missingFrames: frames 24 to 46, one block. randomRegion: in every frame 53 of the 81 blocks of 16x16 pixels that fit
+    into 150 px (so that the last 6 rows and columns are never hidden), and the same share at other sizes.
+    """
+    mask = np.zeros((num_frames, *im_size), dtype=bool)
+    if mask_type == "missingFrames":
+        mask[24:47] = True
+        return mask
+    rows, columns = im_size[0] // 16, im_size[1] // 16
+    for frame in mask:
+        hidden = rng.permutation(rows * columns) < round(53 / 81 * rows * columns)
+        frame[: 16 * rows, : 16 * columns] = hidden.reshape(rows, columns).repeat(16, axis=0).repeat(16, axis=1)
+    return mask
+
+
+def load_masks(args, count):
+    """Which pixels of `count` clips are hidden, bool (N, T, H, W), or None."""
+    size = (args.im_size, args.im_size)
+    if args.mask_type == "none":
+        return None
+    if args.mask_type == "external":
+        path = Path(args.mask_path) / args.category / args.mask_file
+        path = path if path.exists() and not Path(args.mask_file).exists() else args.mask_file
+        return np.stack([data.read_mask(path, args.num_frames, size)] * count)
+    rng = np.random.default_rng(args.seed)
+    draw = data.draw_mask if args.mask_type in data.MASK_TYPES else released_mask
+    return np.stack([draw(args.mask_type, args.num_frames, size, rng) for _ in range(count)])
+
+
+def load(args):
+    """The clips uint8 (N, T, H, W, 3), which of their pixels are hidden, bool (N, T, H, W) or None, and their names.
+
+    For an encoder, each clip is cut into all the windows of num_frames frames that it holds, to learn from the first of
+    each.
+    """
+    size = (args.im_size, args.im_size)
+    if not args.encoder:
+        videos, names = data.load_category(args.data_path, args.category, args.num_frames, size)
+        return videos, load_masks(args, len(names)), names
+    windows, names = [], []
+    for path in data.list_clips(data.category_folder(args.data_path, args.category)):
+        clip = data.read_clip(path, None, size)
+        for t in range(0, len(clip) - args.num_frames + 1, args.num_frames):
+            windows.append(clip[t : t + args.num_frames])
+            names.append(f"{path.name} from frame {t}")
+    if not windows:
+        raise data.InputError(f"no clip of '{args.category}' has {args.num_frames} frames: lower -num_frames")
+    return np.stack(windows), None, names
+
+
+def pack(latents):
+    """Latents by name, each (N, ...), as one tensor (N, D), which langevin.py can move."""
+    return torch.cat([u.flatten(1) for u in latents.values()], dim=1)
+
+
+def unpack(u, like):
+    """The inverse of `pack`: u (N, D) as latents with the names and shapes of `like`."""
+    parts = u.split([v[0].numel() for v in like.values()], dim=1)
+    return {name: part.reshape(v.shape) for (name, v), part in zip(like.items(), parts, strict=True)}
+
+
+def squared_error(x, I, visible):
+    """Sum over visible entries of (I - x)^2."""
+    error = (I - x).square()
+    return error.sum() if visible is None else (error * visible).sum()
+
+
+def count_entries(I, visible):
+    """How many entries of I (N, 3, T, H, W) are visible."""
+    return I.numel() if visible is None else 3 * int(visible.sum())
+
+
+def likelihood_weight(I, visible, scale):
+    """What a chunk's log likelihood is multiplied by: 1 for 'sum', the paper's posterior; for 'mean', as released,
+    1 / (N T), or 1 / number of visible entries where pixels are hidden."""
+    if scale == "sum":
+        return 1.0
+    return 1 / (I.shape[0] * I.shape[2]) if visible is None else 1 / max(count_entries(I, visible), 1)
+
+
+class Learner:
+    """The state of learning and one epoch of it.
+
+    net: F, G and perhaps E; I: observed videos (N, 3, T, H, W) in [-1, 1], 0 (mid-grey) where hidden; visible: 1 where
+    a pixel is seen, 0 where not (N, 1, T, H, W), or None; latents: the current sample of all that is unknown, by the
+    names of the net's arguments: xi (N, T, dim xi), s = s_0, a and m (N, dim); J: the videos that the last epoch drew,
+    each chunk before its step; average: J over the last epochs, where pixels are hidden; done: epochs; before: the
+    state before an epoch that is not counted yet, or None.
+    """
+
+    def __init__(self, args, videos, hidden, net):
+        """videos uint8 (N, T, H, W, 3), hidden bool (N, T, H, W) or None."""
+        self.args, self.net, self.done, self.before = args, net, 0, None
+        self.shown = {"observed": videos}
+        self.optimizer = Adam(net.parameters(), args.lr, args.beta1)
+        self.I, self.visible, self.truth, self.average = unit(videos).to(args.device), None, None, None
+        if hidden is not None:
+            hidden = torch.from_numpy(hidden)[:, None].to(args.device)
+            self.truth = self.I if args.task == "recovery" else None  # for the score alone
+            self.I, self.visible = self.I.masked_fill(hidden, 0), (~hidden).float()
+            self.average = torch.zeros_like(self.I)
+            self.shown["masked"] = grey(self.I)
+        self.J = torch.zeros_like(self.I)
+        n, _, t = self.I.shape[:3]
+        self.batches, self.chunks = slices(n, args.batch_size), slices(t, args.truncated_backprop_length)
+        sizes = {"xi": (t, args.z_size), "s": (args.state_size,), "a": (args.content_size,),
+                 "m": (args.motion_type_size,)}
+        self.latents = {
+            name: gaussian_(torch.empty(n, *size, device=args.device), self.generators(name, range(n)))
+            for name, size in sizes.items()
+        }
+
+    def generators(self, kind, rows):
+        """The noise of this epoch: a generator for each clip, of its own for ever."""
+        return [utils.generator(self.args.device, self.args.seed, self.done, kind, k) for k in rows]
+
+    def log_likelihood(self, x, I, visible):
+        """log p(I | x) of a chunk, but for a constant: -(weight / 2 sigma^2) sum (I - x)^2 over visible entries."""
+        weight = likelihood_weight(I, visible, self.args.likelihood_scale)
+        return -weight / (2 * self.args.refsig**2) * squared_error(x, I, visible)
+
+    def score(self, u, like, known, I, visible):
+        """Gradient of the log joint with respect to all unknowns of a chunk, u (N, D) packed as `like`: through G and,
+        back in time, through F. Every unknown has the prior N(0, 1).
+
+        Differs from upstream: these are the nets that are learned; there, F is a second, random net.
+        """
+        u = u.detach().requires_grad_()
+        with torch.enable_grad():
+            x, _ = self.net(**unpack(u, like), **known, low=self.args.precision == "bf16")
+            g = torch.autograd.grad(self.log_likelihood(x, I, visible), u)[0]
+        self.likelihood_gradient = g.detach().clone()  # for the log
+        return g.sub_(u.detach())
+
+    def learn_chunk(self, rows, frames, s):
+        """Inference and one learning step, for the clips `rows` in a chunk of `frames` that starts from the state s
+        (N, dim s), a constant, or where s is None from the unknown s_0. Returns the state it ends with, and metrics."""
+        I, visible = self.I[rows, :, frames], None if self.visible is None else self.visible[rows, :, frames]
+        known = {} if s is None else {"s": s}
+        if self.net.encoder:  # content and s_0 come from the clip's first frame
+            a, s_0 = self.net.encoder(self.I[rows, :, 0])
+            known = {"a": a, "s": s_0, "m": self.latents["m"][rows]} | known
+        unknown = {name: u[rows, frames] if name == "xi" else u[rows] for name, u in self.latents.items()
+                   if name not in known}
+
+        # 1. inference: Langevin steps on everything unknown, at once
+        begun = time.perf_counter()
+        constant = {name: u.detach() for name, u in known.items()}
+        noise = self.generators(("chunk", frames.start), range(rows.start, rows.stop))
+        u = langevin(pack(unknown), lambda u: self.score(u, unknown, constant, I, visible), self.args.sample_steps,
+                     self.args.step_size, noise)
+        gradients = unpack(self.likelihood_gradient, unknown)
+        metrics = {f"gradient_{name}": g.square().mean().sqrt().item() for name, g in gradients.items() if g.numel()}
+        metrics["seconds_per_step"] = (time.perf_counter() - begun) / self.args.sample_steps
+
+        # 2. learning: one step of Adam on the weights of all nets
+        latents = unpack(u, unknown) | known
+        x, states = self.net(**latents)
+        loss = -self.log_likelihood(x, I, visible)
+        self.optimizer.zero_grad()
+        loss.backward()
+        metrics |= {"loss": loss.item(), "likelihood_weight": likelihood_weight(I, visible, self.args.likelihood_scale)}
+        for name, net in self.net.named_children():
+            metrics[f"grad_norm_{name}"] = sum(p.grad.square().sum() for p in net.parameters()).sqrt().item()
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise RunError(f"diverged in epoch {self.done + 1}: {name} is {value}; lower -step_size or -lr")
+        self.optimizer.step(learning_rate(self.args.lr, self.args.anneal, self.done, self.args.num_epochs))
+
+        self.J[rows, :, frames] = x.detach()
+        for name, u in latents.items():
+            if name == "xi":
+                self.latents[name][rows, frames] = u
+            elif name in unknown or s is None:
+                self.latents[name][rows] = u.detach()
+        return states[:, -1].detach(), metrics
+
+    def learn(self):
+        """One epoch: every chunk of every mini-batch."""
+        self.before, self.chunk_metrics = copy.deepcopy(self.state()), []
+        for rows in self.batches:
+            s = None
+            for frames in self.chunks:
+                s, metrics = self.learn_chunk(rows, frames, s)
+                self.chunk_metrics.append(metrics)
+
+    def commit(self):
+        """Count the epoch. Returns its metrics, means over the chunks."""
+        self.done, self.before = self.done + 1, None
+        if self.visible is not None:
+            self.average = torch.lerp(self.average, self.J, 1 / min(self.done, MEMORY))
+        names = dict.fromkeys(name for metrics in self.chunk_metrics for name in metrics)
+        found = {name: [metrics[name] for metrics in self.chunk_metrics if name in metrics] for name in names}
+        return self.metrics() | {name: sum(values) / len(values) for name, values in found.items()}
+
+    def undo(self):
+        """Back to the state before an epoch that is not counted yet."""
+        if self.before is not None:
+            self.restore(self.before)
+            self.before = None
+
+    def metrics(self):
+        """What the epoch has come to: errors of the videos that it generated, and the spread of what it inferred."""
+        mse = squared_error(self.J, self.I, self.visible).item() / max(count_entries(self.I, self.visible), 1)
+        numbers = {"psnr": 10 * math.log10(4 / max(mse, 1e-12))}  # visible entries, whose range is 2
+        numbers |= {f"std_{name}": u.std().item() for name, u in self.latents.items() if u.numel() > 1}
+        if self.truth is not None:
+            numbers |= {"recovery_error": self.recovery_error(self.J),
+                        "recovery_error_mean": self.recovery_error(self.average)}
+        return numbers
+
+    def recovery_error(self, J):
+        """Mean absolute error on hidden pixels, in grey levels 0-255."""
+        hidden = 1 - self.visible
+        return ((J - self.truth).abs() * hidden).sum().item() * 127.5 / max(3 * hidden.sum().item(), 1)
+
+    def pictures(self):
+        """What the run has come to: the name of its results, these, and what to see beside them, as name -> videos; all
+        videos are uint8 (N, T, H, W, 3)."""
+        args, inferred = self.args, replayed_videos(self.net, self.latents, self.args, "inferred")
+        if self.visible is None:
+            new = [new_videos(self.net, self.latents, args, batch) for batch in range(args.num_batches_in_test)]
+            return "synthesized", grey(torch.cat(new)), {**self.shown, "inferred": grey(inferred)}
+        recovered = self.average if args.readout == "mean" else inferred
+        return "recovered", grey(torch.where(self.visible > 0, self.I, recovered)), self.shown
+
+    def state(self):
+        """All that a resumed run needs, as plain types and tensors."""
+        return {
+            "net": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "latents": self.latents,
+            "average": self.average,
+            "epoch": self.done,
+            "settings": settings_of(self.args),
+        }
+
+    def restore(self, state):
+        self.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.latents, self.average, self.done = state["latents"], state["average"], state["epoch"]
+
+
+def learn(args):
+    """Learn from a category's clips; the newest state and pictures are in output_dir/category."""
+    prepare(args.device)
+    torch.manual_seed(args.seed)
+    videos, hidden, names = load(args)
+    check_content(args, len(names))
+    net = build_net(args)
+    if args.dry_run:
+        return print_header(args, net, names)
+    run = Run(f"{args.output_dir}/{args.category}", settings_of(args), CHANGEABLE, args.overwrite)
+    learner, state = Learner(args, videos, hidden, net), run.load_checkpoint(args.device)
+    if state:
+        learner.restore(state)
+    if learner.done >= args.num_epochs:
+        return print(f"'{run.folder}' is finished: {learner.done} epochs; raise -num_epochs to go on")
+    print_header(args, net, names, learner)
+    run.open_logs(learner.done)
+    if learner.done == 0:
+        utils.save_frames(run.folder / "observed_sequence", grey(learner.I))
+    errors = [] if learner.truth is None else ["recovery_error", "recovery_error_mean"]
+    shown = ["psnr", "std_xi", *errors]
+    shorter = "-num_epochs 300 shows the scene" if args.device.type == "cpu" else None
+    fit(learner, run, lambda last: outputs(learner, run, last, videos, hidden), total=args.num_epochs,
+        log_step=args.log_step, shown=shown, shorter=shorter)
+    print(f"done: {learner.done} epochs; videos are in '{run.folder}/final_results'")
+
+
+def outputs(learner, run, last, videos, hidden):
+    """A function that writes what there is to see: learner.pictures() gives the name of the results, these, and what to
+    see beside them, as name -> videos uint8 (N, T, H, W, 3)."""
+    epoch, (name, results, others) = learner.done, learner.pictures()
+    moments = np.arange(results.shape[1])  # shorter videos begin again
+    beside = {f"{kind} {k}": video[moments % len(video)]
+              for kind, videos in others.items() for k, video in enumerate(videos[:SHOWN])}
+    sheet = beside | {f"{name} {k}": video for k, video in enumerate(results[:SHOWN])}
+
+    def write():
+        run.log_pictures(epoch, list(sheet.values()), list(sheet), last)
+        run.renew("films", last, lambda: utils.save_videos(run.folder, name, results, beside.values()))
+        if last:
+            judge(learner.args, run.folder, results, videos, hidden)
+
+    return write
+
+
+def judge(args, folder, results, videos, hidden):
+    """The tables of evaluate.py for the first clip. New videos of a texture are judged in pieces as long as the clip,
+    beside a linear dynamical system with a state of the same size: those of later frames show whether they decay.
+    Recovered pixels are judged where the truth is known. All videos are uint8 (N, T, H, W, 3)."""
+    try:
+        if args.task == "recovery" and hidden is not None and hidden[0].any():
+            name, rows = "recovery", recovery_report(videos[0], results[0], hidden[0])
+        elif hidden is None and len(videos) == 1 and results.shape[1] >= args.num_frames:
+            pieces = in_pieces(results, args.num_frames)
+            name, (rows, portraits) = "evaluation", texture_report(pieces, videos[0], lds=args.state_size)
+            draw_texture_report(folder / "evaluation.png", portraits)
+        else:
+            return
+    except data.InputError as error:  # a clip that does not move, say
+        return print(f"not judged: {error}")
+    save_report(folder, name, rows, settings_of(args))
+
+
+def print_header(args, net, names, learner=None):
+    """What will run: clips, nets, device, memory."""
+    frames = min(args.batch_size, len(names)) * args.truncated_backprop_length
+    memory = 16 * sum(p.numel() for p in net.parameters()) + frames * memory_per_frame(net)
+    print(f"Dynamic generator  {args.task}  '{args.category}': {len(names)} clip(s), {args.num_frames} frames of "
+          f"{args.im_size}x{args.im_size} in chunks of {args.truncated_backprop_length}, {args.batch_size} clip(s) a "
+          "mini-batch")
+    print("\n".join(layer_table(net)))
+    print(f"device {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; memory about "
+          f"{memory / 2**30:.1f} GiB")
+    if learner is None:
+        for name, value in settings_of(args).items():
+            print(f"  -{name} {value}")
+    else:
+        rows, frames = learner.batches[0], learner.chunks[0]
+        visible = None if learner.visible is None else learner.visible[rows, :, frames]
+        weight = likelihood_weight(learner.I[rows, :, frames], visible, args.likelihood_scale)
+        print(f"likelihood {args.likelihood_scale}: {weight:.4g} x squared error / (2 x {args.refsig}^2) in the first "
+              f"chunk; epochs {learner.done + 1} to {args.num_epochs}")
