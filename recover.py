@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 import data
-import interpolate
+from judge import fillings
 
 GUESSES = {"field": "Gaussian field", "linear": "linear interpolation", "mean": "flat"}  # their names in tables
 READOUTS = ("blend", "last", "mean", "noise_free")
@@ -34,9 +34,9 @@ def hide(videos, hidden, probes, start, device):
     for video, mask, probe in zip(videos, hidden, probes, strict=True):
         video = np.where(mask[..., None], np.float32(0), video)  # from here on, hidden values are gone
         if start == "field":
-            guess = interpolate.GaussianField(video, mask | probe, device).fill
+            guess = fillings.GaussianField(video, mask | probe, device).fill
         else:
-            guess = {"linear": interpolate.interpolate_linear, "mean": interpolate.fill_flat}[start]
+            guess = {"linear": fillings.interpolate_linear, "mean": fillings.fill_flat}[start]
         blind.append(guess(video, mask | probe))
         full.append(guess(video, mask) if probe.any() else blind[-1])
     return [data.to_tensor(np.stack(filled)) for filled in (blind, full)]

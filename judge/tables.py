@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 import utils
-from interpolate import interpolate_field, interpolate_linear, interpolate_nearest, temporal_mean
+from judge.fillings import interpolate_field, interpolate_linear, interpolate_nearest, temporal_mean
 from judge.lds import lds_samples
 from judge.metrics import (
     LAGS,

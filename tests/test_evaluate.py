@@ -9,7 +9,7 @@ from PIL import Image
 
 import evaluate
 from data import InputError, draw_mask, read_clip, to_tensor
-from interpolate import interpolate_linear
+from judge.fillings import interpolate_linear
 from judge.lds import fit_dynamics, sample_dynamics, stabilised
 from judge.metrics import (
     BEST_PSNR,

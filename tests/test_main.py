@@ -19,12 +19,12 @@ import torch
 from PIL import Image
 
 import data
-import interpolate
 import main
 import model
 import utils
 from bench import plain_features, plain_gradient
 from fast.gradient import FastGradient, pick_precision
+from judge import fillings
 from judge.metrics import QUICK_COLUMNS, quick_metrics, texture_metrics
 from langevin import gaussian_, langevin
 from recover import BLENDS, draw_probes, hide
@@ -1038,7 +1038,7 @@ def test_hidden_pixels_start_by_the_guess_that_is_asked_for(start, exact, moving
     probes = draw_probes(hidden)
     blind, full = hide(clip, hidden, probes, start, "cpu")
     names = {"field": "interpolate_field", "linear": "interpolate_linear", "mean": "fill_flat"}
-    fill = getattr(interpolate, names[start])
+    fill = getattr(fillings, names[start])
     for found, mask in ((blind, hidden | probes), (full, hidden)):
         video = found[0].permute(1, 2, 3, 0).numpy()
         assert np.array_equal(video[~mask[0]], clip[0][~mask[0]].astype(np.float32))

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-import interpolate
 from data import InputError, draw_mask, read_clip, read_mask
-from interpolate import (
+from judge import fillings
+from judge.fillings import (
     GaussianField,
     fill_flat,
     interpolate_field,
@@ -88,15 +88,15 @@ def test_linear_interpolation_of_real_clips(category, masks, kind, expected, sha
 
 def test_expectation_is_the_conditional_mean_of_a_gaussian(monkeypatch):
     """Against dense linear algebra: E[free | fixed] = C_ab C_bb^-1 x_b, C from impulses."""
-    monkeypatch.setattr(interpolate, "STEPS", 200)
-    monkeypatch.setattr(interpolate, "ACCURACY", 1e-10)
+    monkeypatch.setattr(fillings, "STEPS", 200)
+    monkeypatch.setattr(fillings, "ACCURACY", 1e-10)
     torch.manual_seed(0)
     size = (4, 5, 6)
     power = torch.fft.rfftn(torch.randn(3, *size, dtype=torch.float64), dim=(1, 2, 3)).abs().square() + 0.1
     impulses = torch.eye(120, dtype=torch.float64).view(120, 1, *size).expand(120, 3, *size)
-    C = torch.stack([interpolate.filtered(x, power) for x in impulses]).view(120, 3, 120)
+    C = torch.stack([fillings.filtered(x, power) for x in impulses]).view(120, 3, 120)
     x, free = torch.randn(3, *size, dtype=torch.float64), torch.rand(size, dtype=torch.float64) < 0.4
-    found = interpolate.expectation(x * ~free, free.double(), power).view(3, 120)
+    found = fillings.expectation(x * ~free, free.double(), power).view(3, 120)
     a, b = free.flatten(), ~free.flatten()
     for channel in range(3):
         K, seen = C[:, channel], x[channel].flatten()[b]
@@ -107,11 +107,11 @@ def test_expectation_is_the_conditional_mean_of_a_gaussian(monkeypatch):
 def test_a_power_spectrum_is_smooth_and_adds_up_to_the_variance():
     torch.manual_seed(0)
     x = torch.randn(3, 20, 24, 30) * torch.tensor([1.0, 2, 5]).view(3, 1, 1, 1)
-    variance, power = x.square().mean((1, 2, 3)), interpolate.power_spectrum(x)
+    variance, power = x.square().mean((1, 2, 3)), fillings.power_spectrum(x)
     impulse = torch.zeros(3, 20, 24, 30)
     impulse[:, 0, 0, 0] = 1
-    expected = variance * (1 + interpolate.FLOOR) + interpolate.ROUNDING
-    assert torch.allclose(interpolate.filtered(impulse, power)[:, 0, 0, 0], expected, rtol=1e-4)
+    expected = variance * (1 + fillings.FLOOR) + fillings.ROUNDING
+    assert torch.allclose(fillings.filtered(impulse, power)[:, 0, 0, 0], expected, rtol=1e-4)
     spread = power.std((1, 2, 3)) / power.mean((1, 2, 3))
     assert (spread < 0.3).all()  # 1 for the periodogram of white noise
 

@@ -1,6 +1,6 @@
 """Hidden pixels guessed from visible ones: simple methods to beat, and where the chains of hidden pixels start.
 
-As in evaluate.py, a video is an array (T, H, W, 3) in grey levels 0-255, a mask bool (T, H, W), True where a pixel is
+A video is an array (T, H, W, 3) in grey levels 0-255, a mask bool (T, H, W), True where a pixel is
 hidden. Every function returns the video as float32, unclipped, with its hidden pixels replaced, and raises InputError
 if the mask hides every pixel. What is hidden has no influence.
 """
