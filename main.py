@@ -20,18 +20,17 @@ from fast.graph import FastLangevin
 from judge.clip import judge_against_clip
 from judge.metrics import QUICK_COLUMNS, quick_metrics
 from judge.tables import recovery_report, save_report
-from langevin import gaussian_, langevin
+from langevin import langevin
 from model import NETS, descriptor, fixed_axes, layer_table
 from recover import GUESSES, READOUTS, Recovery
-from reference import add_reference_, white_noise
-from run.adam import Adam, learning_rate, step_size
+from reference import GaussianField, WhiteNoise, load_reference
+from run.adam import Adam, learning_rate
 from run.flags import (
     ArgumentParser,
     RunError,
     add_flag,
     device_name,
     image_size,
-    non_negative_float,
     non_negative_int,
     positive_float,
     positive_int,
@@ -45,17 +44,14 @@ from sample import sample_learned
 # Settings that a resumed run may change; all others decide the result.
 CHANGEABLE = ("num_epochs", "lr", "anneal", "log_step", "device", "data_path", "output_dir")
 TESTING = ("test", "ckpt", "sample_size", "test_steps", "start", "loop", "overwrite", "dry_run")  # no part of a run
-# -preset quality: what made samples better on the clips it was tried on (docs/notebook/quality-preset.md). Steps are
-# fewer and longer, and the rate is faster. Nets of one scene, if nothing is hidden, have the mean image subtracted. The
-# number of epochs, and over which of them the rate falls, depend on what is subtracted.
-QUALITY = {"sample_steps": 2, "step_size": 0.5, "lr": 0.002}
-SCENE_NETS = ("FC_S", "FC_S_large")
-SCHEDULES = {"image": {"anneal": 1.0, "num_epochs": 600}, "scalar": {"anneal": 0.4, "num_epochs": 1000}}
-STEADY = 600  # epochs for which that rate may stay: after some 850 at 0.002 the chains leave the model
+# -preset quality: a reference fitted to the clip, whose noise moves chains by natural amounts, so that few steps of a
+# low rate are enough. Where pixels are hidden the reference is white noise, as in the paper.
+QUALITY = {"reference": "field", "sample_steps": 2, "step_size": 0.5, "lr": 0.0003, "anneal": 1.0,
+           "num_epochs": 120}
+QUALITY_HIDDEN = {"sample_steps": 2, "step_size": 0.5, "lr": 0.002, "anneal": 0.4, "num_epochs": 1000}
 SHOWN = ("gap", "chain_std")  # metrics on the progress bar
 ROWS = 6  # of a contact sheet, for observed videos and for chains
 LOST = 20  # epochs without a gradient at the chains, after which they are not expected back
-LEVEL = 2  # the grey level of what stands still, in standard deviations of what moves, for -mean image
 TIMED = 24  # frames of a video, by which a CPU's precisions are timed
 
 
@@ -67,11 +63,10 @@ def build_parser():
         "resumes an unfinished run.",
     )
     add = add_flag
-    flags = QUALITY, *SCHEDULES.values()
-    in_words = [" ".join(f"-{name} {value}" for name, value in each.items()) for each in flags]
-    add(parser, "preset", "released", f"defaults: released (below), or quality: {in_words[0]} and, for "
-        f"{' and '.join(SCENE_NETS)} without a mask, -mean image {in_words[1]}, else {in_words[2]} (anneals from epoch "
-        f"{STEADY} on in longer runs)", choices=("released", "quality"))
+    quality, hidden = (" ".join(f"-{name} {value}" for name, value in each.items())
+                       for each in (QUALITY, QUALITY_HIDDEN))
+    add(parser, "preset", "released", f"defaults: released (below), or quality: {quality}; where pixels are hidden, "
+        f"{hidden}", choices=("released", "quality"))
     group = parser.add_argument_group("data")
     add(group, "category", "fire_pot", "folder of clips below data_path")
     add(group, "data_path data_dir", "./trainingVideo", "where categories are")
@@ -88,23 +83,21 @@ def build_parser():
         choices=READOUTS)
     group = parser.add_argument_group("model")
     add(group, "net_type", "FC_S_large", "net: " + ", ".join(NETS), choices=tuple(NETS))
-    add(group, "mean", "scalar", "what is subtracted from videos, and around which the reference is: the mean of all "
-        "values, or the mean image, which leaves to the net what moves: learns several times faster",
-        choices=("scalar", "image"))
-    add(group, "refsig", 1.0, "std sigma of the white-noise reference, in grey levels", type=positive_float)
+    add(group, "reference", "white", "the reference q that the net tilts: white noise, as in the paper, or a Gaussian "
+        "field with the clip's colours and correlations", choices=("white", "field"))
+    add(group, "refsig", 1.0, "std sigma of the reference: in grey levels (white), or as a share of the clip's (field)",
+        type=positive_float)
     group = parser.add_argument_group("Langevin sampling")
     add(group, "num_chain sample_batch", 3, "chains (synthesised videos) per mini-batch", type=positive_int)
     add(group, "sample_steps", 20, "Langevin steps per epoch", type=positive_int)
-    add(group, "step_size delta", 0.3, "step size delta, in grey levels (it falls with the rate: -anneal)",
-        type=positive_float)
+    add(group, "step_size delta", 0.3, "step size delta, in grey levels (white; it falls with the rate: -anneal) or in "
+        "standard deviations of the field's noise", type=positive_float)
     group = parser.add_argument_group("learning")
     add(group, "num_epochs", 500, "epochs, one update of the parameters each", type=positive_int)
     add(group, "batch_size", 1, "clips per mini-batch", type=positive_int)
     add(group, "lr", 0.001, "learning rate of Adam", type=positive_float)
     add(group, "anneal", 0.0, "share of the epochs, at the end, over which the rate falls to a tenth, and "
         "with it the square of the step size", type=share)
-    add(group, "data_noise", 0.0, "std of Gaussian noise, in grey levels, that observed videos get when the net learns "
-        "from them, anew each epoch: against copying", type=non_negative_float)
     add(group, "beta1", 0.5, "first-moment decay of Adam", type=float)
     add(group, "seed", 0, "seed of all randomness", type=non_negative_int)
     group = parser.add_argument_group("sampling a learned model")
@@ -113,8 +106,7 @@ def build_parser():
     add(group, "ckpt", None, "checkpoint to sample from (default the category's model/latest.pt)")
     add(group, "sample_size", 3, "how many videos", type=positive_int)
     add(group, "test_steps", 300, "Langevin steps", type=positive_int)
-    add(group, "start", None, "start from pieces of the saved chains, put together at random, or from noise (default "
-        "chains, or noise for frames of another size)", choices=("chains", "noise"))
+    add(group, "start", "noise", "start from noise, or go on from the saved chains", choices=("noise", "chains"))
     add(group, "loop", help="make the last frame run into the first; the length is rounded up to "
         "a multiple of the net's strides in time", action="store_true")
     group = parser.add_argument_group("output")
@@ -135,12 +127,10 @@ def parse(argv=None):
     parser = build_parser()
     args, given = parser.parse_given(argv)
     if args.preset == "quality":
-        if "mean" not in given and args.net_type in SCENE_NETS and args.mask_type == "none":
-            args.mean = "image"
-        better = QUALITY | SCHEDULES[args.mean]
+        better = QUALITY if args.mask_type == "none" else QUALITY_HIDDEN
         vars(args).update({name: value for name, value in better.items() if name not in given})
-        if "anneal" not in given:
-            args.anneal = max(args.anneal, 1 - STEADY / args.num_epochs)
+    if args.reference == "field" and args.mask_type != "none":
+        parser.error("-reference field needs every pixel to be visible: -mask_type none")
     if not 0 <= args.beta1 < 1:
         parser.error(f"argument -beta1: {args.beta1} is not in [0, 1)")
     if (args.mask_type == "external") != (args.mask_file is not None):
@@ -160,29 +150,28 @@ def settings_of(args):
 class Learner:
     """The state of learning, and one epoch of it: `learn`, then `commit`.
 
-    f: descriptor; I: observed videos and J: chains, each a list of mini-batches (N, 3, T, H, W) in mean-subtracted grey
-    levels; mean: what is subtracted, one value or an image (3, 1, H, W); level: the reference's mean after that, 0 but
-    for a mean image; done: epochs; recovery: what Algorithm 2 keeps where pixels are hidden, or None; lost: epochs for
-    which f has had no gradient at the chains.
+    f: descriptor; reference: q; I: observed videos, less the reference's mean, and y: chains, whose videos J are
+    reference.video(y), each a list of mini-batches (N, 3, T, H, W); done: epochs; recovery: what Algorithm 2 keeps
+    where pixels are hidden, or None; lost: epochs for which f has had no gradient at the chains.
     """
 
     def __init__(self, f, state, videos, hidden, probes, *, num_epochs, batch_size, num_chain, sample_steps, step_size,
-                 refsig, lr, anneal, beta1, data_noise, seed, log_step, settings):
+                 lr, anneal, beta1, seed, log_step, settings):
         """state: a checkpoint's or `first_state`; videos uint8 (N, T, H, W, 3); hidden and probes bool (N, T, H, W), or
         None; settings: plain types by name, for checkpoints. Everything else is as its flag."""
         self.f, self.device, self.done, self.lost = f, next(f.parameters()).device, state["epoch"], 0
         self.num_epochs, self.batch_size, self.num_chain, self.sample_steps = (
             num_epochs, batch_size, num_chain, sample_steps)
-        self.step_size, self.refsig, self.lr, self.anneal = step_size, refsig, lr, anneal
-        self.data_noise, self.seed, self.log_step, self.settings = data_noise, seed, log_step, settings
+        self.step_size, self.lr, self.anneal = step_size, lr, anneal
+        self.seed, self.log_step, self.settings = seed, log_step, settings
         self.precision, self.chunk = state["precision"], state["chunk"]
-        self.J, self.mean, self.level = state["chains"], state["mean"], state["level"]
+        self.y, self.reference = state["chains"], load_reference(state)
         self.optimizer = Adam(f.parameters(), lr, beta1)
         if "net" in state:
             f.load_state_dict(state["net"])
             self.optimizer.load_state_dict(state["optimizer"])
         if hidden is None:
-            self.I, self.recovery = batches(to_tensor(videos).to(self.device) - self.mean, batch_size), None
+            self.I, self.recovery = batches(to_tensor(videos).to(self.device) - self.reference.mean, batch_size), None
         else:
             saved = state["recovered"]
             if isinstance(saved, list):  # a checkpoint of before they had names
@@ -191,40 +180,42 @@ class Learner:
             self.I = saved.pop("I")
             self.recovery = Recovery(*masks, **saved)
         self.judged = hidden is None and len(videos) == 1 and bool((videos != videos[:, :1]).any())  # quick_metrics
-        self.pixel_gradient = torch.zeros((), device=self.device)  # rms of df/dJ, for the log
+        self.tilt = torch.zeros((), device=self.device)  # rms of df/dy
         self.gradient = FastGradient(f, self.precision)  # f.gradient, faster
         self.langevin = FastLangevin(self.score, self.gradient, sample_steps, self.chunk)
 
-    def score(self, x):
-        """Gradient of the log density at x; the root mean square of its part df/dx goes to pixel_gradient."""
-        g = self.gradient(x)
-        self.pixel_gradient.copy_(g[0].square().mean().sqrt())
-        return add_reference_(g, x, self.level, self.refsig)
+    def score(self, y):
+        """Gradient of the log density at y (equation 7); the root mean square of its part df/dy goes to tilt."""
+        g = self.reference.pull(y, self.gradient)
+        self.tilt.copy_(g[0].square().mean().sqrt())
+        return g.sub_(y, alpha=1 / self.reference.sigma**2)
 
     def learn(self):
         """One epoch (Algorithm 1; Algorithm 2 where pixels are hidden): new chains, and the gradient of the weights."""
         self.optimizer.zero_grad()
-        I_new, J_new, values, seconds = [], [], [], 0.0
-        for b, (I, J) in enumerate(zip(self.I, self.J, strict=True)):
+        I_new, y_new, J_new, values, seconds = [], [], [], [], 0.0
+        for b, (I, y) in enumerate(zip(self.I, self.y, strict=True)):
             begun = time.perf_counter()
-            J = self.langevin(J, self.delta(), self.noise("J", b, self.num_chain))  # synthesis: all pixels move
-            drift = self.delta() / 2 * self.pixel_gradient.item()  # also waits for the device
+            y = self.langevin(y, self.delta(), self.noise("J", b, self.num_chain))  # synthesis: all pixels move
+            tilt = self.tilt.item()  # also waits for the device
             seconds += time.perf_counter() - begun
             if self.recovery:  # recovery: hidden pixels move
                 I = self.langevin(I, self.delta(), self.noise("I", b, self.batch_size), self.recovery.hidden[b])
-            f_I, f_J, alive = self.backward_gap(self.with_noise(I, b), J)
+            J = self.reference.video(y)
+            f_I, f_J, alive = self.backward_gap(I, J)
             values.append(torch.stack([f_I.mean(), f_J.mean(), alive.float().mean()]))
             I_new.append(I)
+            y_new.append(y)
             J_new.append(J)
-        metrics = self.metrics(torch.cat(I_new), torch.cat(J_new), torch.stack(values).mean(0), drift)
+        metrics = self.metrics(torch.cat(I_new), torch.cat(J_new), torch.stack(values).mean(0), tilt)
         metrics["seconds_per_step"] = seconds / (len(self.I) * self.sample_steps)
         self.check(metrics)
-        self.found = I_new, J_new, metrics
+        self.found = I_new, y_new, torch.cat(J_new), metrics
 
     def commit(self):
         """The epoch's step of Adam, and its videos in place of the ones before. Returns its metrics."""
-        self.optimizer.step(learning_rate(self.lr, self.anneal, self.done, self.num_epochs))
-        self.I, self.J, metrics = self.found
+        self.I, self.y, J, metrics = self.found
+        self.optimizer.step(self.rate() * self.reference.balance(J))
         self.done += 1
         if self.recovery:
             self.recovery.update(self.I)
@@ -233,20 +224,17 @@ class Learner:
     def undo(self):
         """`learn` changes nothing that is not thrown away at its next beginning."""
 
+    def rate(self):
+        """The learning rate of this epoch."""
+        return learning_rate(self.lr, self.anneal, self.done, self.num_epochs)
+
     def delta(self):
-        """The step size of this epoch: its square falls with the learning rate, so that chains keep up with weights."""
-        return step_size(self.step_size, self.lr, learning_rate(self.lr, self.anneal, self.done, self.num_epochs))
+        """The step size of this epoch."""
+        return self.reference.step_size(self.step_size, self.rate() / self.lr)
 
     def noise(self, kind, batch, count):
         """This epoch's noise: a generator for each video of a mini-batch, that no other video or epoch ever has."""
         return noise(self.device, self.seed, self.done, kind, batch, count)
-
-    def with_noise(self, I, batch):
-        """Observed videos with the epoch's -data_noise: the net meets a cloud around the clip, not its very frames."""
-        if not self.data_noise:
-            return I
-        z = gaussian_(torch.empty_like(I), self.noise("data", batch, self.batch_size)[: len(I)])
-        return I + self.data_noise * z
 
     def backward_gap(self, I, J):
         """Add the gradient of gap / number of mini-batches, which is H_syn - H_obs (equation 9). Returns f(I), f(J),
@@ -261,16 +249,16 @@ class Learner:
             alive = alive + (top.detach() > 0).sum((0, 2, 3, 4))
         return *torch.cat(values).split([len(I), len(J)]), alive > 0
 
-    def metrics(self, I, J, values, drift):
+    def metrics(self, I, J, values, tilt):
         """What diagnoses an energy-based model, as plain numbers by name; None where this epoch has no figure."""
         f_I, f_J, alive = values.tolist()
-        levels = J + self.mean
+        levels = J + self.reference.mean
         std, mean = torch.std_mean(levels)
         numbers = {
             "f_obs": f_I,
             "f_syn": f_J,
             "gap": f_J - f_I,
-            "drift_to_noise": drift,  # rms of (delta^2 / 2) df/dJ against that of delta Z
+            "drift_to_noise": self.delta() / 2 * tilt,  # rms of (delta^2 / 2) df/dy against that of delta Z
             "chain_mean": mean,
             "chain_std": std,
             "chain_min": levels.amin(),
@@ -307,11 +295,10 @@ class Learner:
         return {
             "net": self.f.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "chains": self.J,
+            "chains": self.y,
             "recovered": recovered,
             "epoch": self.done,
-            "mean": self.mean,
-            "level": self.level,
+            "reference": self.reference.state(),
             "precision": self.precision,
             "chunk": self.chunk,
             "settings": self.settings,
@@ -329,37 +316,38 @@ class Learner:
     def pictures(self, readout):
         """Observed videos, or what has been recovered of them, and chains as uint8 (N, T, H, W, 3), on the device."""
         I = self.recovered(readout) if self.recovery else self.I
-        return [utils.quantized(torch.cat(videos) + self.mean) for videos in (I, self.J)]
+        return [utils.quantized(torch.cat(videos) + self.reference.mean)
+                for videos in (I, [self.reference.video(y) for y in self.y])]
 
 
-def first_state(f, videos, hidden, probes, *, mean, hidden_start, batch_size, num_chain, seed):
-    """The state of a run that has not begun: guesses of hidden pixels, the mean, chains of noise.
-
-    Around a mean image the reference needs a level of its own: there, nothing else would keep the units of layer 1 off
-    the kinks of their ReLU where the scene stands still, and f would be all ridges.
-    """
+def first_state(f, videos, hidden, probes, *, net_type, reference, refsig, hidden_start, batch_size, num_chain, seed):
+    """The state of a run that has not begun: guesses of hidden pixels, the reference, chains of noise."""
     device, blind, unseen = next(f.parameters()).device, to_tensor(videos), np.zeros(videos.shape[:-1], bool)
     if hidden is not None:
         print("guessing hidden pixels from visible ones", flush=True)
         unseen = hidden
         blind, full = recover.hide(videos, hidden & ~probes, probes, hidden_start, device)
-    if mean == "image":  # of hidden pixels, of their guesses
-        image = blind.mean((0, 2), keepdim=True, dtype=torch.float64)[0].float()
-        level = LEVEL * (blind - image).std(correction=0).item()
-        mean = image - level
+    if reference == "field":
+        q = GaussianField.fit(blind.to(device), refsig, stationary=not any(fixed_axes(net_type)[1:]))
     else:
-        mean, level = torch.tensor(videos[~unseen].mean(dtype=np.float64), dtype=torch.float32), 0.0
-    I, recovered = batches((blind - mean).to(device), batch_size), None
+        mean = torch.tensor(videos[~unseen].mean(dtype=np.float64), dtype=torch.float32)
+        q = WhiteNoise(mean.to(device), refsig)
+    I, recovered = batches(blind.to(device) - q.mean, batch_size), None
     if hidden is not None:
-        recovered = {"I": I, "average": I, "blind": I, "full": batches((full - mean).to(device), batch_size)}
-    with torch.no_grad():
-        if not f.features(I[0][:1]).any():
-            # Differs from the released code, where a run with such weights learns nothing: all top units are dead, as
-            # FC's only one may be, and turning the last layer over wakes them
-            f.layers[-1].weight.neg_()
-    noises = [noise(device, seed, 0, "start", b, num_chain) for b in range(len(I))]
-    chains = [white_noise(num_chain, f.size, each) + level for each in noises]
-    return {"chains": chains, "recovered": recovered, "epoch": 0, "mean": mean.to(device), "level": level}
+        recovered = {"I": I, "average": I, "blind": I, "full": batches(full.to(device) - q.mean, batch_size)}
+    wake(f, I[0][:1], each=reference == "field")
+    chains = [q.noise(f.size, noise(device, seed, 0, "start", b, num_chain)) for b in range(len(I))]
+    return {"chains": chains, "recovered": recovered, "epoch": 0, "reference": q.state()}
+
+
+@torch.no_grad()
+def wake(f, I, each):
+    """Turn over the last layer's weights of units that are dead at the clip I: each of them, or only if all are.
+
+    Differs from the released code: a dead unit never learns, and a run without a live one learns nothing."""
+    dead = ~f.features(I).flatten(2).any(2).any(0)  # (c_out,)
+    if each or dead.all():
+        f.layers[-1].weight[dead] *= -1
 
 
 def batches(x, size):
@@ -432,13 +420,12 @@ def make_learner(args, f, state, videos, hidden):
         if precision == "auto":
             precision = pick_precision(f, some_videos(videos, args.net_type, chunk, args.device))
         state = {"precision": precision, "chunk": chunk} | first_state(
-            f, videos, hidden, probes, mean=args.mean, hidden_start=args.hidden_start, batch_size=args.batch_size,
-            num_chain=args.num_chain, seed=args.seed)
+            f, videos, hidden, probes, net_type=args.net_type, reference=args.reference, refsig=args.refsig,
+            hidden_start=args.hidden_start, batch_size=args.batch_size, num_chain=args.num_chain, seed=args.seed)
     return Learner(
         f, state, videos, hidden, probes, num_epochs=args.num_epochs, batch_size=args.batch_size,
-        num_chain=args.num_chain, sample_steps=args.sample_steps, step_size=args.step_size, refsig=args.refsig,
-        lr=args.lr, anneal=args.anneal, beta1=args.beta1, data_noise=args.data_noise, seed=args.seed,
-        log_step=args.log_step, settings=settings_of(args))
+        num_chain=args.num_chain, sample_steps=args.sample_steps, step_size=args.step_size, lr=args.lr,
+        anneal=args.anneal, beta1=args.beta1, seed=args.seed, log_step=args.log_step, settings=settings_of(args))
 
 
 def some_videos(videos, net_type, chunk, device):
@@ -477,7 +464,7 @@ def judge_recovery(args, learner, folder, recovered, truth, hidden):
     """The table of a recovered clip against the truth, both uint8 (T, H, W, 3), beside simple guesses."""
     settings, parts = settings_of(args), learner.recovery.ingredients(args.hidden_start)
     try:
-        parts = {name: utils.to_uint8(x + learner.mean)[0] for name, x in parts.items()}
+        parts = {name: utils.to_uint8(x + learner.reference.mean)[0] for name, x in parts.items()}
         rows = recovery_report(truth, recovered, hidden, parts)
     except InputError as error:  # a mask that hides nothing, say
         return print(f"not judged: {error}")

@@ -23,6 +23,7 @@ MAPS = ("axes", "base", "slopes", "spread", "low", "high")  # what a field knows
 LEVEL = 2  # grey level of what stands still, as f sees it, in standard deviations of what moves
 SLACK = 1.0  # grey levels by which colours may leave their curve further than the clip's do
 SAMPLES = 2000  # colours at most from which a pixel's curve is fitted
+LEAST, BAND = 0.6, 0.3  # sigma never falls below; how far above it, in variance, learning slows down
 STRIP = 2**24  # entries of the colours that are sorted at once
 
 
@@ -46,6 +47,15 @@ class WhiteNoise:
         """df(x(y))/dy, given the function gradient(x) = df/dx."""
         return gradient(y)
 
+    def step_size(self, delta, fall):
+        """delta once the learning rate has fallen to the share `fall`: its square falls with the rate, as the weights
+        that the chains follow move less and less."""
+        return delta * fall**0.5
+
+    def balance(self, J):
+        """A factor of the learning rate, given the chains' videos."""
+        return 1.0
+
     def state(self):
         """What a checkpoint keeps, as plain types and tensors."""
         return {"mean": self.mean, "sigma": self.sigma}
@@ -61,20 +71,20 @@ class GaussianField:
     along it. e_k: a pixel's principal colours. curve: the polyline through the colours that the clip has at the pixel,
     from its lowest to its highest along e_1, so that unit noise gives them as often as the clip does. s_k: the std of
     what leaves the curve, r = a tanh that keeps it within what the clip has. With sigma = 1 and f = 0 samples have the
-    clip's colours and covariance at every pixel; f needs room to add structure, so sigma is less.
+    clip's colours and covariance at every pixel. As f adds structure, sigma falls (`balance`).
     """
 
     sigma = 1.0  # of y
 
-    def __init__(self, size, *, scale, mean, maps, lags, loop=False):
-        """size: (T, H, W) of the videos; scale: sigma of the field; mean, maps and lags as `fit` makes them (maps of
-        one pixel serve any H x W); loop: time is a circle."""
-        self.size, self.scale, self.mean, self.maps, self.lags = size, scale, mean, maps, lags
+    def __init__(self, size, *, scale, mean, motion, maps, lags, loop=False):
+        """size: (T, H, W) of the videos; scale: sigma of the field; mean, motion, maps and lags as `fit` makes them
+        (maps of one pixel serve any H x W); loop: time is a circle."""
+        self.size, self.mean, self.motion, self.maps, self.lags = size, mean, motion, maps, lags
+        self.scale = torch.tensor(scale, dtype=torch.float32, device=mean.device)
         self.K = [root(c, n, circle=loop and axis == 0) for axis, (c, n) in enumerate(zip(lags, size, strict=True))]
-        self.K[0] *= scale
 
     @classmethod
-    def fit(cls, videos, scale, stationary=False):
+    def fit(cls, videos, scale=1.0, stationary=False):
         """The field of clips (N, 3, T, H, W) in grey levels; stationary: the same at every pixel, for nets that slide
         in space. ValueError if the clips do not move."""
         image = videos.mean((0, 2), dtype=torch.float64).float()  # (3, H, W)
@@ -92,11 +102,11 @@ class GaussianField:
         lags = [autocorrelation(gaussianized(first, stationary), axis) for axis in (1, 2, 3)]
         maps["base"] = maps["base"] + LEVEL * std
         mean = (image - LEVEL * std)[:, None]  # (3, 1, H, W)
-        return cls(tuple(videos.shape[2:]), scale=scale, mean=mean, maps=maps, lags=lags)
+        return cls(tuple(videos.shape[2:]), scale=scale, mean=mean, motion=motion(videos), maps=maps, lags=lags)
 
     def resized(self, size, loop=False):
         """The same field for videos of another size (T, H, W): another H x W only if it is stationary."""
-        return GaussianField(size, scale=self.scale, mean=self.mean, maps=self.maps, lags=self.lags, loop=loop)
+        return GaussianField(**(self.state() | {"size": size}), loop=loop)
 
     def noise(self, size, generators):
         """Unit noise for videos of size (T, H, W), one each generator: where chains start."""
@@ -109,7 +119,7 @@ class GaussianField:
         axes, base, slopes, spread, low, high = (self.maps[name] for name in MAPS)
         n, _, t, h, w = y.shape
         u = (K_t @ y.reshape(n * 3, t, h * w)).view(-1, h, w)
-        u = (K_h @ u @ K_w.T).view(n, 3, t, h, w)
+        u = (K_h @ u @ K_w.T).view(n, 3, t, h, w) * self.scale
         along, *off = (sum(axes[c, k] * u[:, c] for c in range(3)) for k in range(3))
         x = [base[c] for c in range(3)]
         for k, (start, stop) in enumerate(zip(KNOTS[:-1], KNOTS[1:])):
@@ -129,10 +139,33 @@ class GaussianField:
             x = self.video(y)
             return torch.autograd.grad(x, y, gradient(x.detach()))[0]
 
+    def step_size(self, delta, fall):
+        """delta: where noise moves chains by natural amounts, they need no smaller steps at the end."""
+        return delta
+
+    def balance(self, J):
+        """Bring the field's sigma to where the chains' videos J vary as much as the clips: what f adds takes the
+        place of noise. Returns a factor of the learning rate, which falls to 0 as sigma nears LEAST: with little noise
+        left chains copy the clip."""
+        self.scale.mul_(self.motion / motion(J)).clamp_(LEAST, 1)
+        return min(1.0, max(0.0, (self.scale.item() ** 2 - LEAST**2) / BAND))
+
     def state(self):
         """What a checkpoint keeps, as plain types and tensors."""
-        return {"size": self.size, "scale": self.scale, "mean": self.mean, "maps": self.maps, "lags": self.lags}
+        return {"size": self.size, "scale": self.scale.item(), "mean": self.mean, "motion": self.motion,
+                "maps": self.maps, "lags": self.lags}
 
+
+
+def load_reference(state):
+    """The reference that a checkpoint's state keeps (an earlier version's was always white noise)."""
+    kept = state.get("reference") or {"mean": state["mean"], "sigma": state["settings"]["refsig"]}
+    return GaussianField(**kept) if "maps" in kept else WhiteNoise(**kept)
+
+
+def motion(videos):
+    """How much videos (N, 3, T, H, W) move: their standard deviation over time, mean over all else."""
+    return videos.std(2, correction=0).mean().item()
 
 
 # ------------------------------------------------------------------------------------------------- fitting the field

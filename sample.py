@@ -16,13 +16,12 @@ from judge.clip import judge_against_clip
 from judge.tables import in_pieces
 from langevin import langevin
 from model import descriptor, fixed_axes
-from reference import add_reference_, white_noise
-from run.adam import learning_rate, step_size
+from reference import GaussianField, load_reference
+from run.adam import learning_rate
 from run.flags import RunError
 from run.folder import delete_outputs, load_checkpoint
 
 JUDGED = 12  # pieces of new videos at most, as long as the clip
-ORDERS = (0, 2, 1), (1, 0, 2), (2, 1, 0)  # of three pieces, none of which is followed by its next
 MARGIN = 24  # frames sampled beyond each end of a video of another length, and cut off: they see the padding
 
 
@@ -40,23 +39,12 @@ def sample_learned(args, given):
         period = math.prod(layer.stride[0] for layer in f.layers)
         size = (-(-size[0] // period) * period, *size[1:])
     margin = 0 if args.loop or size[0] == f.size[0] else MARGIN
-    J = first_videos(args, torch.cat(state["chains"]), state["level"], size, margin)
-    generators = [utils.generator(args.device, args.seed, "test", k) for k in range(len(J))]
-    chunk = args.chunk or pick_chunk(f, J.shape[2:], len(J), args.device)
-    gradient = FastGradient(f.wrap_time(args.loop), state["precision"])
-
-    def score(x):
-        return add_reference_(gradient(x), x, state["level"], learned["refsig"])
-
-    parts = [slice(k, k + chunk) for k in range(0, len(J), chunk)]
-    epochs = [state["epoch"] * (k + 1) / args.test_steps for k in range(args.test_steps)]
-    rates = [learning_rate(learned["lr"], learned["anneal"], epoch, learned["num_epochs"]) for epoch in epochs]
-    deltas = [step_size(learned["step_size"], learned["lr"], rate) for rate in rates]  # fall as they did while learning
-    for rows, delta in tqdm(list(itertools.product(parts, deltas)), unit="step", disable=None):
-        J[rows] = langevin(J[rows], score, 1, delta, generators[rows])
-    if not torch.isfinite(J).all():
-        raise RunError("sampling diverged: the model was learned with too large a -step_size or -lr")
-    J = utils.to_uint8(J + state["mean"])[:, margin : margin + size[0]]
+    q = load_reference(state)
+    if isinstance(q, GaussianField):
+        q = q.resized((size[0] + 2 * margin, *size[1:]), args.loop)
+    y = first_noise(args, q, torch.cat(state["chains"]), (size[0] + 2 * margin, *size[1:]))
+    y = sample(f.wrap_time(args.loop), q, y, state, args)
+    J = utils.to_uint8(q.video(y) + q.mean)[:, margin : margin + size[0]]
     delete_outputs(folder)
     utils.save_videos(folder, "synthesized", J)
     if args.loop:
@@ -68,6 +56,37 @@ def sample_learned(args, given):
     print(f"{len(J)} new videos of {size[0]} frames of {size[1]}x{size[2]} are in '{folder}/final_results'")
 
 
+def first_noise(args, q, chains, size):
+    """Where new videos of size (T, H, W) start: noise of the reference q or, with -start chains, the saved chains."""
+    if args.start == "noise":
+        return q.noise(size, [utils.generator(args.device, args.seed, "start", k) for k in range(args.sample_size)])
+    if chains.shape[2:] != size:
+        raise InputError("-start chains keeps the size that was learned: use -start noise for another")
+    return torch.stack([chains[k % len(chains)] for k in range(args.sample_size)])
+
+
+def sample(f, q, y, state, args):
+    """y after -test_steps Langevin steps in the learned model of a checkpoint's state, each at the step size that
+    learning had at that share of its epochs."""
+    learned, steps = state["settings"], range(1, args.test_steps + 1)
+    chunk = args.chunk or pick_chunk(f, y.shape[2:], len(y), args.device)
+    generators = [utils.generator(args.device, args.seed, "test", k) for k in range(len(y))]
+    gradient = FastGradient(f, state["precision"])
+
+    def score(y):
+        return q.pull(y, gradient).sub_(y, alpha=1 / q.sigma**2)
+
+    epochs = [state["epoch"] * k / len(steps) for k in steps]
+    rates = [learning_rate(1.0, learned["anneal"], epoch, learned["num_epochs"]) for epoch in epochs]
+    deltas = [q.step_size(learned["step_size"], rate) for rate in rates]
+    parts = [slice(k, k + chunk) for k in range(0, len(y), chunk)]
+    for rows, delta in tqdm(list(itertools.product(parts, deltas)), unit="step", disable=None):
+        y[rows] = langevin(y[rows], score, 1, delta, generators[rows])
+    if not torch.isfinite(y).all():
+        raise RunError("sampling diverged: the model was learned with too large a -step_size or -lr")
+    return y
+
+
 def tell_seams(loops):
     """How much successive frames of loops uint8 (N, T, H, W, 3) differ where they close, and elsewhere."""
     closed = np.concatenate([loops, loops[:, :1]], axis=1).astype(np.int16)
@@ -76,38 +95,10 @@ def tell_seams(loops):
               "elsewhere")
 
 
-def first_videos(args, chains, level, size, margin):
-    """Where new videos of size (T, H, W) start, with a margin of frames at both ends, (sample_size, 3, T + 2 * margin,
-    H, W): pieces of the saved chains, or noise around the reference's level."""
-    fits, numbers = chains.shape[3:] == size[1:], range(args.sample_size)
-    if args.start == "noise" or not (fits or args.start):
-        draws = [utils.generator(args.device, args.seed, "start", k) for k in numbers]
-        return white_noise(len(numbers), (size[0] + 2 * margin, *size[1:]), draws) + level
-    if not fits:
-        raise InputError("saved chains keep the frame size that was learned: use -start noise for another")
-    draws = [utils.generator("cpu", args.seed, "pieces", k) for k in numbers]
-    J = torch.stack([join_pieces(chains[k % len(chains)], size[0], margin, draw) for k, draw in enumerate(draws)])
-    return J.contiguous(memory_format=torch.channels_last_3d)
-
-
-def join_pieces(chain, length, margin, generator):
-    """`length` frames, with a margin at both ends, made of a chain (3, T, H, W): from the first on, rounds of all its T
-    frames, cut into thirds or so at random moments and put in an order in which no third is followed by its next."""
-    frames, rounds = chain.shape[1], []
-    before = -margin % frames  # a round begins with the first frame after the margin
-    for _ in range(-(-(before + length + 2 * margin) // frames)):
-        shifts = torch.randint(-(frames // 12), frames // 12 + 1, (2,), generator=generator)
-        pieces = torch.arange(frames).tensor_split(shifts + torch.tensor([frames // 3, 2 * frames // 3]))
-        rounds += [pieces[k] for k in ORDERS[torch.randint(len(ORDERS), (), generator=generator)]]
-    return chain[:, torch.cat(rounds)[before :][: length + 2 * margin]]
-
-
 def check_fits(f, size, settings):
     """InputError if the net, learned with these settings, cannot slide to videos of size (T, H, W)."""
-    net_type, image = settings["net_type"], settings["mean"] == "image"
-    fixed = [a or b for a, b in zip(fixed_axes(net_type), (False, image, image), strict=True)]
+    net_type, fixed = settings["net_type"], fixed_axes(settings["net_type"])
     if any(stays and have != want for stays, have, want in zip(fixed, f.size, size, strict=True)):
         learned, asked = ("x".join(map(str, s)) for s in (f.size, size))
-        raise InputError(f"{net_type} has learned {learned} (frames x height x width) and cannot sample {asked}: "
-                              "ST slides in space (without -mean image) and time, FC_S, FC_S_large and FC_S_multi in "
-                              "time, FC not at all")
+        raise InputError(f"{net_type} has learned {learned} (frames x height x width) and cannot sample {asked}: ST "
+                         "slides in space and time, FC_S, FC_S_large and FC_S_multi in time, FC not at all")

@@ -50,9 +50,3 @@ def learning_rate(lr, anneal, epoch, num_epochs):
     to a tenth, evenly in its logarithm."""
     left = 1 - epoch / num_epochs
     return lr * 0.1 ** (1 - left / anneal) if left < anneal else lr
-
-
-def step_size(delta, lr, rate):
-    """The Langevin step size at a learning rate: delta at lr; its square falls with the rate, as the weights that the
-    chains follow move less and less."""
-    return delta * (rate / lr) ** 0.5
