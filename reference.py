@@ -20,6 +20,7 @@ from langevin import gaussian_
 
 KNOTS = (-2.5, -1.5, -0.75, 0.0, 0.75, 1.5, 2.5)  # of a pixel's colour curve, in standard deviations of its noise
 MAPS = ("axes", "base", "slopes", "spread", "low", "high")  # what a field knows of a pixel: see `colour_curves`
+POWER = 1.15  # of the clip's covariance: curves make colours rougher than the noise behind them, which is smoother
 LEVEL = 2  # grey level of what stands still, as f sees it, in standard deviations of what moves
 SLACK = 1.0  # grey levels by which colours may leave their curve further than the clip's do
 SAMPLES = 2000  # colours at most from which a pixel's curve is fitted
@@ -265,12 +266,12 @@ def autocorrelation(x, axis):
 
 
 def root(correlation, n, circle=False):
-    """K (n, n) with K K^T the correlation matrix of n moments, 0 beyond the lags known; on a circle a lag is the
-    shorter way. What makes it no correlation matrix is left out, and rows are scaled to unit variance."""
+    """K (n, n): K K^T is, to the POWER, the correlation matrix of n moments, 0 beyond the lags known; on a circle a lag
+    is the shorter way. Negative eigenvalues are left out, and rows are scaled to unit variance."""
     known = torch.zeros(max(n, len(correlation)), dtype=torch.float64, device=correlation.device)
     known[: len(correlation)] = correlation
     lag = torch.arange(n, device=known.device)
     lag = (lag[:, None] - lag).abs()
     values, vectors = torch.linalg.eigh(known[torch.minimum(lag, n - lag) if circle else lag])
-    K = (vectors * values.clamp(min=1e-6 * values[-1]).sqrt()) @ vectors.T
+    K = (vectors * values.clamp(min=1e-6 * values[-1]) ** (POWER / 2)) @ vectors.T
     return (K / K.norm(dim=1, keepdim=True)).float()
