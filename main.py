@@ -29,8 +29,9 @@ from run.flags import (
     ArgumentParser,
     RunError,
     add_flag,
-    device_name,
+    add_run_flags,
     image_size,
+    listed,
     non_negative_int,
     positive_float,
     positive_int,
@@ -58,9 +59,8 @@ TIMED = 24  # frames of a video, by which a CPU's precisions are timed
 def build_parser():
     parser = ArgumentParser(
         prog="main.py",
-        description="Learn a dynamic texture from the clips of a category and synthesise new ones (STGConvNet).",
-        epilog="Flags take one dash or two, in full; a negative number is written -flag=-1. The same command again "
-        "resumes an unfinished run.",
+        description="Learn a dynamic texture from the clips of a category and synthesise new ones (STGConvNet).\n"
+        "The same command again resumes an unfinished run.",
     )
     add = add_flag
     quality, hidden = (" ".join(f"-{name} {value}" for name, value in each.items())
@@ -75,11 +75,11 @@ def build_parser():
     group = parser.add_argument_group("hidden pixels (recovery and inpainting)")
     add(group, "mask_type", "none", "what is hidden: none, external or " + ", ".join(MASK_TYPES),
         choices=("none", "external", *MASK_TYPES))
-    add(group, "mask_file", None, "for -mask_type external: .mat, .npy, video or folder of images (white = hidden)")
-    add(group, "hidden_start", "field", "how hidden pixels start: field (what a Gaussian field expects, given the "
-        "visible ones), linear (interpolated in time) or mean (flat)", choices=tuple(GUESSES))
-    add(group, "readout", "blend", "the recovered clip: the last sample, the mean of the last 50 or so, the last after "
-        "noise_free steps, or a blend of start and mean, weighed on visible pixels that are hidden as a test",
+    add(group, "mask_file", None, "for external: .mat, .npy, video or folder of images (white = hidden)")
+    add(group, "hidden_start", "field", "first guess: field (a Gaussian field given the visible pixels), linear (in "
+        "time) or mean (flat)", choices=tuple(GUESSES))
+    add(group, "readout", "blend", "the recovered clip: last sample, mean of the last 50 or so, last after noise_free "
+        "steps, or a blend of first guess and mean, weighed on visible pixels that are hidden as a test",
         choices=READOUTS)
     group = parser.add_argument_group("model")
     add(group, "net_type", "FC_S_large", "net: " + ", ".join(NETS), choices=tuple(NETS))
@@ -90,34 +90,26 @@ def build_parser():
     group = parser.add_argument_group("Langevin sampling")
     add(group, "num_chain sample_batch", 3, "chains (synthesised videos) per mini-batch", type=positive_int)
     add(group, "sample_steps", 20, "Langevin steps per epoch", type=positive_int)
-    add(group, "step_size delta", 0.3, "step size delta, in grey levels (white; it falls with the rate: -anneal) or in "
-        "standard deviations of the field's noise", type=positive_float)
+    add(group, "step_size delta", 0.3, "step size delta, in grey levels (white) or in standard deviations of the "
+        "field's noise", type=positive_float)
     group = parser.add_argument_group("learning")
     add(group, "num_epochs", 500, "epochs, one update of the parameters each", type=positive_int)
     add(group, "batch_size", 1, "clips per mini-batch", type=positive_int)
     add(group, "lr", 0.001, "learning rate of Adam", type=positive_float)
-    add(group, "anneal", 0.0, "share of the epochs, at the end, over which the rate falls to a tenth, and "
-        "with it the square of the step size", type=share)
+    add(group, "anneal", 0.0, "share of the epochs, at the end, over which the rate falls to a tenth, and with it the "
+        "square of the step size (white)", type=share)
     add(group, "beta1", 0.5, "first-moment decay of Adam", type=float)
-    add(group, "seed", 0, "seed of all randomness", type=non_negative_int)
     group = parser.add_argument_group("sampling a learned model")
-    add(group, "test", help="sample new videos from a learned model; -num_frames and -im_size may differ from what it "
-        "learned where its net can slide", action="store_true")
-    add(group, "ckpt", None, "checkpoint to sample from (default the category's model/latest.pt)")
+    add(group, "test", help="write new videos to the run's folder test; -num_frames and -im_size may differ from what "
+        "was learned where the net can slide", action="store_true")
+    add(group, "ckpt", None, "checkpoint (the run's model/latest.pt)")
     add(group, "sample_size", 3, "how many videos", type=positive_int)
     add(group, "test_steps", 300, "Langevin steps", type=positive_int)
     add(group, "start", "noise", "start from noise, or go on from the saved chains", choices=("noise", "chains"))
-    add(group, "loop", help="make the last frame run into the first; the length is rounded up to "
-        "a multiple of the net's strides in time", action="store_true")
-    group = parser.add_argument_group("output")
-    add(group, "output_dir", "./output", "a run's outputs go to output_dir/category")
-    add(group, "log_step", 10, "epochs between outputs", type=positive_int)
-    add(group, "overwrite", help="delete an earlier run of this category first", action="store_true")
-    add(group, "dry_run", help="print the settings, the net and the memory it needs, and stop", action="store_true")
-    group = parser.add_argument_group("performance")
-    add(group, "device", "auto", "auto, cpu, cuda, cuda:1, ...", type=device_name)
-    add(group, "precision", "auto", "products while sampling: fp32, bf16, auto (bf16 where accurate and faster)",
-        choices=("auto", "fp32", "bf16"))
+    add(group, "loop", help="make the last frame run into the first; the length is rounded up to a multiple of the "
+        "net's strides in time", action="store_true")
+    group = add_run_flags(parser, output_dir="./output", log_step=10, unit="epoch",
+                          auto="bf16 in sampling where that is accurate and faster")
     add(group, "chunk", 0, "videos handled at once, 0: as many as fit in memory", type=non_negative_int)
     return parser
 
@@ -384,28 +376,25 @@ def learn(args):
                                  args.mask_file, args.seed)
     f = descriptor(args.net_type, args.num_frames, args.im_size).to(args.device)
     if args.dry_run:
-        print_header(args, f, names)
-        return print("\n".join(f"  -{name} {value}" for name, value in settings_of(args).items()))
+        return print(header(args, f, names), *listed(settings_of(args)), sep="\n")
     run = Run(f"{args.output_dir}/{args.category}", settings_of(args), CHANGEABLE, args.overwrite)
     learner = make_learner(args, f, run.load_checkpoint(args.device), videos, hidden)
-    if learner.done >= args.num_epochs:
-        return print(f"'{run.folder}' is finished: {learner.done} epochs; raise -num_epochs to go on")
-    print_header(args, f, names)
-    print(f"sampling in {learner.precision}, {learner.chunk} videos at once; epochs {learner.done + 1} to "
-          f"{args.num_epochs}")
-    run.open_logs(learner.done)
-    if learner.done == 0:
-        observed = learner.pictures(args.readout)[0].cpu().numpy()  # nothing may copy while a CUDA graph is captured
-        run.in_background(lambda: utils.save_frames(run.folder / "observed_sequence", observed))
 
-    def outputs(last):
+    def begin():
+        if learner.done == 0:
+            observed = learner.pictures(args.readout)[0].cpu().numpy()  # nothing may copy while a graph is captured
+            run.in_background(lambda: utils.save_frames(run.folder / "observed_sequence", observed))
+
+    def outputs(moving, last):
         epoch, (I, J) = learner.done, learner.pictures(args.readout)
-        return lambda: save_outputs(args, learner, run, epoch, last, I.cpu().numpy(), J.cpu().numpy(), videos, hidden)
+        return lambda: save_outputs(args, learner, run, epoch, I.cpu().numpy(), J.cpu().numpy(), videos, hidden,
+                                    moving, last)
 
     quick = args.device.type != "cpu" or (args.preset == "quality" and max(args.im_size) <= 64)
-    fit(learner, run, outputs, total=args.num_epochs, log_step=args.log_step, shown=SHOWN,
+    about = f"sampling in {learner.precision}, {learner.chunk} videos at once"
+    fit(learner, run, outputs, total=args.num_epochs, log_step=args.log_step, shown=SHOWN, begin=begin,
+        header=f"{header(args, f, names)}\n{about}",
         shorter=None if quick else "-im_size 64 -preset quality takes minutes")
-    print(f"done: {learner.done} epochs; new videos are in '{run.folder}/final_results'")
 
 
 def make_learner(args, f, state, videos, hidden):
@@ -438,21 +427,18 @@ def some_videos(videos, net_type, chunk, device):
     return torch.cat([x - x.mean()] * count)
 
 
-def save_outputs(args, learner, run, epoch, last, I, J, videos, hidden):
+def save_outputs(args, learner, run, epoch, I, J, videos, hidden, moving, last):
     """Write what there is to see of an epoch's recovered videos I, or observed ones, and chains J, all uint8
     (N, T, H, W, 3)."""
     sheet = {f"{'observed' if hidden is None else 'recovered'} {k}": video for k, video in enumerate(I[:ROWS])}
     sheet |= {f"chain {k}": video for k, video in enumerate(J[:ROWS])}
-
-    def films():
-        if hidden is None:
-            return utils.save_videos(run.folder, "synthesized", J, videos)
+    run.log_pictures(epoch, list(sheet.values()), list(sheet), moving)
+    if moving and hidden is None:
+        utils.save_videos(run.folder, "synthesized", J, videos)
+    elif moving:
         masked = np.where(hidden[..., None], np.uint8(128), videos)
         utils.save_videos(run.folder, "recovered", I, [*videos, *masked])
         utils.save_frames(run.folder / "synthesized_sequence", J)
-
-    run.log_pictures(epoch, list(sheet.values()), list(sheet), last)
-    run.renew("films", last, films)
     if last and hidden is None:
         stride = learner.f.layers[0].stride[0]
         judge_against_clip(run.folder, {f"chain {k}": video for k, video in enumerate(J)}, settings_of(args), stride)
@@ -474,17 +460,19 @@ def judge_recovery(args, learner, folder, recovered, truth, hidden):
     save_report(folder, "recovery", rows, settings)
 
 
-def print_header(args, f, names):
+def header(args, f, names):
     """What will run: clips, net, device, memory."""
     parameters = sum(p.numel() for p in f.parameters())
     videos = len(names) * args.num_chain + len(names)
     batch = args.batch_size + args.num_chain
     memory = 16 * parameters + memory_per_video(f, f.size) * batch + 24 * videos * math.prod(f.size)
-    print(f"STGConvNet  {args.net_type}  '{args.category}': {len(names)} clip(s), {args.num_frames} frames of "
-          f"{args.im_size[0]}x{args.im_size[1]}, {args.num_chain} chains a mini-batch of {args.batch_size}")
-    print("\n".join(layer_table(f)))
-    print(f"device {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; "
-          f"memory about {memory / 2**30:.1f} GiB if all is handled at once")
+    return "\n".join([
+        f"STGConvNet  {args.net_type}  '{args.category}': {len(names)} clip(s), {args.num_frames} frames of "
+        f"{args.im_size[0]}x{args.im_size[1]}, {args.num_chain} chains a mini-batch of {args.batch_size}",
+        *layer_table(f),
+        f"device {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; "
+        f"memory about {memory / 2**30:.1f} GiB if all is handled at once",
+    ])
 
 
 def main(argv=None):

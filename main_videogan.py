@@ -11,7 +11,7 @@ from videogan.settings import parse
 
 def main(argv=None):
     args = parse(argv)
-    return run_program(lambda: generate(args) if args.generate else learn(args), InputError)
+    return run_program(lambda: generate(args) if args.test else learn(args), InputError)
 
 
 if __name__ == "__main__":

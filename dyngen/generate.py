@@ -36,43 +36,52 @@ def slices(total, length):
     return [slice(k, min(k + length, total)) for k in range(0, total, length)]
 
 
-def check_content(args, clips):
+def check_content(content, clips, content_size, replay=False):
     """InputError if -content names a clip that there is not."""
-    if args.content == "random" and args.replay:
+    if content == "random" and replay:
         raise data.InputError("-replay shows inferred content, or that of one clip: -content random does not fit")
-    if args.content in ("inferred", "random"):
+    if content in ("inferred", "random"):
         return
-    if not args.content.isdecimal() or int(args.content) >= clips or not args.content_size:
-        known = f"0 to {clips - 1}" if args.content_size else "no number: the model has no content (-content_size 0)"
-        raise data.InputError(f"-content {args.content} is not inferred, random, or a clip's number, {known}")
+    if not content.isdecimal() or int(content) >= clips or not content_size:
+        known = f"0 to {clips - 1}" if content_size else "no number: the model has no content (-content_size 0)"
+        raise data.InputError(f"-content {content} is not inferred, random, or a clip's number, {known}")
 
 
 @torch.no_grad()
-def new_videos(net, latents, args, batch):
-    """A mini-batch of new videos (N, 3, T, H, W), num_sections_in_test chunks long, from new innovations and the first
-    state and content that the flags ask for; 'inferred' are those of the first mini-batch of clips (as released)."""
-    inferred = {name: u[: args.batch_size] for name, u in latents.items()}
-    n, chunk = len(inferred["s"]), args.truncated_backprop_length
-    generators = [utils.generator(args.device, args.seed, "new", batch * n + k) for k in range(n)]
+def new_videos(net, latents, batch, *, batch_size, chunk, sections, burn_in, init_state, content, seed):
+    """Mini-batch number `batch` of new videos (N, 3, T, H, W), `sections` chunks of `chunk` frames long, from new
+    innovations and the first state and content that are asked for (the flags init_state and content); 'inferred' are
+    those of the first mini-batch of clips (as released). burn_in: frames that are left out at the start."""
+    inferred = {name: u[:batch_size] for name, u in latents.items()}
+    n, device = len(inferred["s"]), inferred["s"].device
+    generators = [utils.generator(device, seed, "new", batch * n + k) for k in range(n)]
+    motion_size, xi_size, state_size = net.transition.inputs
 
     def draw(*size):
-        return gaussian_(torch.empty(n, *size, device=args.device), generators)
+        return gaussian_(torch.empty(n, *size, device=device), generators)
 
-    xi, m = draw(args.burn_in + args.num_sections_in_test * chunk, args.z_size), draw(args.motion_type_size)
-    s = draw(args.state_size) if args.init_state == "random" else inferred["s"]
-    a = draw(args.content_size) if args.content == "random" else contents(inferred["a"], latents, args.content)
-    if args.burn_in:
-        s = net.transition(xi[:, : args.burn_in], s, m)[:, -1]
-    return net.generate(xi[:, args.burn_in :], s, a, m, chunk)
+    xi, m = draw(burn_in + sections * chunk, xi_size), draw(motion_size)
+    s = draw(state_size) if init_state == "random" else inferred["s"]
+    a = draw(inferred["a"].shape[1]) if content == "random" else contents(inferred["a"], latents, content)
+    if burn_in:
+        s = net.transition(xi[:, :burn_in], s, m)[:, -1]
+    return net.generate(xi[:, burn_in:], s, a, m, chunk)
 
 
-def replayed_videos(net, latents, args, content):
+def asked_for(args):
+    """What `new_videos` takes of the settings."""
+    return {"batch_size": args.batch_size, "chunk": args.truncated_backprop_length,
+            "sections": args.num_sections_in_test, "burn_in": args.burn_in, "init_state": args.init_state,
+            "content": args.content, "seed": args.seed}
+
+
+def replayed_videos(net, latents, *, batch_size, chunk, content="inferred"):
     """The clips (N, 3, T, H, W) as they are inferred; content 'i' shows their motion with the appearance of clip i."""
     videos = []
-    for rows in slices(len(latents["s"]), args.batch_size):
+    for rows in slices(len(latents["s"]), batch_size):
         inferred = {name: u[rows] for name, u in latents.items()}
         inferred["a"] = contents(inferred["a"], latents, content)
-        videos.append(net.generate(**inferred, chunk=args.truncated_backprop_length))
+        videos.append(net.generate(**inferred, chunk=chunk))
     return torch.cat(videos)
 
 
@@ -102,8 +111,8 @@ def generate(args, given):
         if given.get(name, learned[name]) != learned[name]:
             raise data.InputError(f"'{path}' was learned with -{name} {learned[name]}, not {given[name]}")
     args = argparse.Namespace(**(vars(args) | learned | given | {"device": args.device}))
-    check_content(args, len(state["latents"]["s"]))
     net, latents = build_net(args), state["latents"]
+    check_content(args.content, len(latents["s"]), args.content_size, args.replay)
     net.load_state_dict(state["net"])
     if args.animate and not net.encoder:
         raise data.InputError(f"-animate needs a model learned with -encoder, '{path}' is not")
@@ -111,9 +120,11 @@ def generate(args, given):
         latents = encode_picture(net, args.animate, args.im_size)
         args.init_state, args.content = "inferred", "inferred"
     if args.replay:
-        videos = replayed_videos(net, latents, args, args.content)
+        videos = replayed_videos(net, latents, batch_size=args.batch_size, chunk=args.truncated_backprop_length,
+                                 content=args.content)
     else:
-        videos = torch.cat([new_videos(net, latents, args, batch) for batch in range(args.num_batches_in_test)])
+        batches = range(args.num_batches_in_test)
+        videos = torch.cat([new_videos(net, latents, batch, **asked_for(args)) for batch in batches])
     videos = grey(videos)
     delete_outputs(folder / "test")
     utils.save_videos(folder / "test", "synthesized", videos)

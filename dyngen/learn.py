@@ -15,7 +15,7 @@ import torch
 
 import data
 import utils
-from dyngen.generate import build_net, check_content, grey, new_videos, replayed_videos, slices, unit
+from dyngen.generate import asked_for, build_net, check_content, grey, new_videos, replayed_videos, slices, unit
 from dyngen.nets import layer_table, memory_per_frame
 from dyngen.settings import settings_of
 from fast.device import prepare
@@ -23,14 +23,12 @@ from judge.pictures import draw_texture_report
 from judge.tables import in_pieces, recovery_report, save_report, texture_report
 from langevin import gaussian_, langevin
 from run.adam import Adam, learning_rate
-from run.flags import (
-    RunError,
-)
+from run.flags import RunError, listed
 from run.folder import Run
 from run.loop import fit
 
 # Settings that a resumed run may change; all others decide the result.
-CHANGEABLE = ("num_epochs", "anneal", "log_step", "device", "data_path", "mask_path", "output_dir", "readout",
+CHANGEABLE = ("num_epochs", "lr", "anneal", "log_step", "device", "data_path", "mask_path", "output_dir", "readout",
               "init_state", "burn_in", "content", "num_sections_in_test", "num_batches_in_test")
 MEMORY = 50  # epochs over which recovered clips are averaged
 SHOWN = 4  # clips of each kind on a contact sheet
@@ -53,39 +51,38 @@ def released_mask(mask_type, num_frames, im_size, rng):
     return mask
 
 
-def load_masks(args, count):
-    """Which pixels of `count` clips are hidden, bool (N, T, H, W), or None."""
-    size = (args.im_size, args.im_size)
-    if args.mask_type == "none":
-        return None
-    if args.mask_type == "external":
-        path = Path(args.mask_path) / args.category / args.mask_file
-        path = path if path.exists() and not Path(args.mask_file).exists() else args.mask_file
-        return np.stack([data.read_mask(path, args.num_frames, size)] * count)
-    rng = np.random.default_rng(args.seed)
-    draw = data.draw_mask if args.mask_type in data.MASK_TYPES else released_mask
-    return np.stack([draw(args.mask_type, args.num_frames, size, rng) for _ in range(count)])
-
-
-def load(args):
+def load(*, data_path, category, num_frames, im_size, encoder, mask_type, mask_file, mask_path, seed):
     """The clips uint8 (N, T, H, W, 3), which of their pixels are hidden, bool (N, T, H, W) or None, and their names.
 
     For an encoder, each clip is cut into all the windows of num_frames frames that it holds, to learn from the first of
     each.
     """
-    size = (args.im_size, args.im_size)
-    if not args.encoder:
-        videos, names = data.load_category(args.data_path, args.category, args.num_frames, size)
-        return videos, load_masks(args, len(names)), names
+    size = (im_size, im_size)
+    if encoder:
+        return *load_windows(data_path, category, num_frames, size), None
+    videos, names = data.load_category(data_path, category, num_frames, size)
+    if mask_type == "none":
+        return videos, names, None
+    if mask_type == "external":
+        path = Path(mask_path) / category / mask_file
+        path = path if path.exists() and not Path(mask_file).exists() else mask_file
+        return videos, names, np.stack([data.read_mask(path, num_frames, size)] * len(names))
+    rng = np.random.default_rng(seed)
+    draw = data.draw_mask if mask_type in data.MASK_TYPES else released_mask
+    return videos, names, np.stack([draw(mask_type, num_frames, size, rng) for _ in names])
+
+
+def load_windows(data_path, category, num_frames, size):
+    """All windows of num_frames frames of a category's clips, uint8 (N, T, H, W, 3), and their names."""
     windows, names = [], []
-    for path in data.list_clips(data.category_folder(args.data_path, args.category)):
+    for path in data.list_clips(data.category_folder(data_path, category)):
         clip = data.read_clip(path, None, size)
-        for t in range(0, len(clip) - args.num_frames + 1, args.num_frames):
-            windows.append(clip[t : t + args.num_frames])
+        for t in range(0, len(clip) - num_frames + 1, num_frames):
+            windows.append(clip[t : t + num_frames])
             names.append(f"{path.name} from frame {t}")
     if not windows:
-        raise data.InputError(f"no clip of '{args.category}' has {args.num_frames} frames: lower -num_frames")
-    return np.stack(windows), None, names
+        raise data.InputError(f"no clip of '{category}' has {num_frames} frames: lower -num_frames")
+    return np.stack(windows), names
 
 
 def pack(latents):
@@ -119,45 +116,52 @@ def likelihood_weight(I, visible, scale):
 
 
 class Learner:
-    """The state of learning and one epoch of it.
+    """The state of learning, and one epoch of it: `learn`, then `commit`, or `undo`.
 
     net: F, G and perhaps E; I: observed videos (N, 3, T, H, W) in [-1, 1], 0 (mid-grey) where hidden; visible: 1 where
-    a pixel is seen, 0 where not (N, 1, T, H, W), or None; latents: the current sample of all that is unknown, by the
-    names of the net's arguments: xi (N, T, dim xi), s = s_0, a and m (N, dim); J: the videos that the last epoch drew,
-    each chunk before its step; average: J over the last epochs, where pixels are hidden; done: epochs; before: the
-    state before an epoch that is not counted yet, or None.
+    a pixel is seen, 0 where not (N, 1, T, H, W), or None; truth: I with its hidden pixels, for the score alone, or
+    None; latents: the current sample of all that is unknown, by the names of the net's arguments: xi (N, T, dim xi),
+    s = s_0, a and m (N, dim); J: the videos that the last epoch drew, each chunk before its step; average: J over the
+    last epochs, where pixels are hidden; done: epochs; before: the state before an epoch that is not committed yet.
     """
 
-    def __init__(self, args, videos, hidden, net):
-        """videos uint8 (N, T, H, W, 3), hidden bool (N, T, H, W) or None."""
-        self.args, self.net, self.done, self.before = args, net, 0, None
-        self.shown = {"observed": videos}
-        self.optimizer = Adam(net.parameters(), args.lr, args.beta1)
-        self.I, self.visible, self.truth, self.average = unit(videos).to(args.device), None, None, None
+    def __init__(self, net, state, videos, hidden, *, judged, num_epochs, batch_size, chunk, likelihood_scale, refsig,
+                 sample_steps, step_size, precision, lr, anneal, beta1, seed, settings):
+        """state: a checkpoint's, or None for a new run; videos uint8 (N, T, H, W, 3), hidden bool (N, T, H, W) or None;
+        judged: whether hidden pixels have a truth; chunk: frames; settings: plain types by name, for checkpoints.
+        Everything else is as its flag."""
+        self.net, self.device, self.done, self.before = net, next(net.parameters()).device, 0, None
+        self.num_epochs, self.likelihood_scale, self.refsig = num_epochs, likelihood_scale, refsig
+        self.sample_steps, self.step_size, self.precision = sample_steps, step_size, precision
+        self.lr, self.anneal, self.seed, self.settings = lr, anneal, seed, settings
+        self.optimizer = Adam(net.parameters(), lr, beta1)
+        self.I, self.visible, self.truth, self.average = unit(videos).to(self.device), None, None, None
         if hidden is not None:
-            hidden = torch.from_numpy(hidden)[:, None].to(args.device)
-            self.truth = self.I if args.task == "recovery" else None  # for the score alone
+            hidden = torch.from_numpy(hidden)[:, None].to(self.device)
+            self.truth = self.I if judged else None
             self.I, self.visible = self.I.masked_fill(hidden, 0), (~hidden).float()
             self.average = torch.zeros_like(self.I)
-            self.shown["masked"] = grey(self.I)
         self.J = torch.zeros_like(self.I)
         n, _, t = self.I.shape[:3]
-        self.batches, self.chunks = slices(n, args.batch_size), slices(t, args.truncated_backprop_length)
-        sizes = {"xi": (t, args.z_size), "s": (args.state_size,), "a": (args.content_size,),
-                 "m": (args.motion_type_size,)}
-        self.latents = {
-            name: gaussian_(torch.empty(n, *size, device=args.device), self.generators(name, range(n)))
-            for name, size in sizes.items()
-        }
+        self.batches, self.chunks = slices(n, batch_size), slices(t, chunk)
+        if state:
+            self.restore(state)
+        else:
+            motion_size, xi_size, state_size = net.transition.inputs
+            sizes = {"xi": (t, xi_size), "s": (state_size,), "a": (net.content_size,), "m": (motion_size,)}
+            self.latents = {
+                name: gaussian_(torch.empty(n, *size, device=self.device), self.generators(name, range(n)))
+                for name, size in sizes.items()
+            }
 
     def generators(self, kind, rows):
         """The noise of this epoch: a generator for each clip, of its own for ever."""
-        return [utils.generator(self.args.device, self.args.seed, self.done, kind, k) for k in rows]
+        return [utils.generator(self.device, self.seed, self.done, kind, k) for k in rows]
 
     def log_likelihood(self, x, I, visible):
         """log p(I | x) of a chunk, but for a constant: -(weight / 2 sigma^2) sum (I - x)^2 over visible entries."""
-        weight = likelihood_weight(I, visible, self.args.likelihood_scale)
-        return -weight / (2 * self.args.refsig**2) * squared_error(x, I, visible)
+        weight = likelihood_weight(I, visible, self.likelihood_scale)
+        return -weight / (2 * self.refsig**2) * squared_error(x, I, visible)
 
     def score(self, u, like, known, I, visible):
         """Gradient of the log joint with respect to all unknowns of a chunk, u (N, D) packed as `like`: through G and,
@@ -167,7 +171,7 @@ class Learner:
         """
         u = u.detach().requires_grad_()
         with torch.enable_grad():
-            x, _ = self.net(**unpack(u, like), **known, low=self.args.precision == "bf16")
+            x, _ = self.net(**unpack(u, like), **known, low=self.precision == "bf16")
             g = torch.autograd.grad(self.log_likelihood(x, I, visible), u)[0]
         self.likelihood_gradient = g.detach().clone()  # for the log
         return g.sub_(u.detach())
@@ -187,11 +191,11 @@ class Learner:
         begun = time.perf_counter()
         constant = {name: u.detach() for name, u in known.items()}
         noise = self.generators(("chunk", frames.start), range(rows.start, rows.stop))
-        u = langevin(pack(unknown), lambda u: self.score(u, unknown, constant, I, visible), self.args.sample_steps,
-                     self.args.step_size, noise)
+        u = langevin(pack(unknown), lambda u: self.score(u, unknown, constant, I, visible), self.sample_steps,
+                     self.step_size, noise)
         gradients = unpack(self.likelihood_gradient, unknown)
         metrics = {f"gradient_{name}": g.square().mean().sqrt().item() for name, g in gradients.items() if g.numel()}
-        metrics["seconds_per_step"] = (time.perf_counter() - begun) / self.args.sample_steps
+        metrics["seconds_per_step"] = (time.perf_counter() - begun) / self.sample_steps
 
         # 2. learning: one step of Adam on the weights of all nets
         latents = unpack(u, unknown) | known
@@ -199,13 +203,13 @@ class Learner:
         loss = -self.log_likelihood(x, I, visible)
         self.optimizer.zero_grad()
         loss.backward()
-        metrics |= {"loss": loss.item(), "likelihood_weight": likelihood_weight(I, visible, self.args.likelihood_scale)}
+        metrics |= {"loss": loss.item(), "likelihood_weight": likelihood_weight(I, visible, self.likelihood_scale)}
         for name, net in self.net.named_children():
             metrics[f"grad_norm_{name}"] = sum(p.grad.square().sum() for p in net.parameters()).sqrt().item()
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise RunError(f"diverged in epoch {self.done + 1}: {name} is {value}; lower -step_size or -lr")
-        self.optimizer.step(learning_rate(self.args.lr, self.args.anneal, self.done, self.args.num_epochs))
+        self.optimizer.step(learning_rate(self.lr, self.anneal, self.done, self.num_epochs))
 
         self.J[rows, :, frames] = x.detach()
         for name, u in latents.items():
@@ -254,16 +258,6 @@ class Learner:
         hidden = 1 - self.visible
         return ((J - self.truth).abs() * hidden).sum().item() * 127.5 / max(3 * hidden.sum().item(), 1)
 
-    def pictures(self):
-        """What the run has come to: the name of its results, these, and what to see beside them, as name -> videos; all
-        videos are uint8 (N, T, H, W, 3)."""
-        args, inferred = self.args, replayed_videos(self.net, self.latents, self.args, "inferred")
-        if self.visible is None:
-            new = [new_videos(self.net, self.latents, args, batch) for batch in range(args.num_batches_in_test)]
-            return "synthesized", grey(torch.cat(new)), {**self.shown, "inferred": grey(inferred)}
-        recovered = self.average if args.readout == "mean" else inferred
-        return "recovered", grey(torch.where(self.visible > 0, self.I, recovered)), self.shown
-
     def state(self):
         """All that a resumed run needs, as plain types and tensors."""
         return {
@@ -272,7 +266,7 @@ class Learner:
             "latents": self.latents,
             "average": self.average,
             "epoch": self.done,
-            "settings": settings_of(self.args),
+            "settings": self.settings,
         }
 
     def restore(self, state):
@@ -285,43 +279,63 @@ def learn(args):
     """Learn from a category's clips; the newest state and pictures are in output_dir/category."""
     prepare(args.device)
     torch.manual_seed(args.seed)
-    videos, hidden, names = load(args)
-    check_content(args, len(names))
-    net = build_net(args)
+    videos, names, hidden = load(
+        data_path=args.data_path, category=args.category, num_frames=args.num_frames, im_size=args.im_size,
+        encoder=args.encoder, mask_type=args.mask_type, mask_file=args.mask_file, mask_path=args.mask_path,
+        seed=args.seed)
+    check_content(args.content, len(names), args.content_size)
+    net, settings = build_net(args), settings_of(args)
     if args.dry_run:
-        return print_header(args, net, names)
-    run = Run(f"{args.output_dir}/{args.category}", settings_of(args), CHANGEABLE, args.overwrite)
-    learner, state = Learner(args, videos, hidden, net), run.load_checkpoint(args.device)
-    if state:
-        learner.restore(state)
-    if learner.done >= args.num_epochs:
-        return print(f"'{run.folder}' is finished: {learner.done} epochs; raise -num_epochs to go on")
-    print_header(args, net, names, learner)
-    run.open_logs(learner.done)
-    if learner.done == 0:
-        utils.save_frames(run.folder / "observed_sequence", grey(learner.I))
+        return print(header(args, net, names), *listed(settings), sep="\n")
+    run = Run(f"{args.output_dir}/{args.category}", settings, CHANGEABLE, args.overwrite)
+    learner = make_learner(args, net, run.load_checkpoint(args.device), videos, hidden)
+
+    def begin():
+        if learner.done == 0:
+            utils.save_frames(run.folder / "observed_sequence", grey(learner.I))
+
     errors = [] if learner.truth is None else ["recovery_error", "recovery_error_mean"]
-    shown = ["psnr", "std_xi", *errors]
-    shorter = "-num_epochs 300 shows the scene" if args.device.type == "cpu" else None
-    fit(learner, run, lambda last: outputs(learner, run, last, videos, hidden), total=args.num_epochs,
-        log_step=args.log_step, shown=shown, shorter=shorter)
-    print(f"done: {learner.done} epochs; videos are in '{run.folder}/final_results'")
+    fit(learner, run, lambda moving, last: outputs(args, learner, run, videos, hidden, moving, last),
+        total=args.num_epochs, log_step=args.log_step, shown=["psnr", "std_xi", *errors], begin=begin,
+        header=f"{header(args, net, names)}\n{about_likelihood(learner)}",
+        shorter="-num_epochs 300 shows the scene" if args.device.type == "cpu" else None)
 
 
-def outputs(learner, run, last, videos, hidden):
-    """A function that writes what there is to see: learner.pictures() gives the name of the results, these, and what to
-    see beside them, as name -> videos uint8 (N, T, H, W, 3)."""
-    epoch, (name, results, others) = learner.done, learner.pictures()
+def make_learner(args, net, state, videos, hidden):
+    """The Learner of a run that begins, or goes on from the checkpoint `state`."""
+    return Learner(
+        net, state, videos, hidden, judged=args.task == "recovery", num_epochs=args.num_epochs,
+        batch_size=args.batch_size, chunk=args.truncated_backprop_length, likelihood_scale=args.likelihood_scale,
+        refsig=args.refsig, sample_steps=args.sample_steps, step_size=args.step_size, precision=args.precision,
+        lr=args.lr, anneal=args.anneal, beta1=args.beta1, seed=args.seed, settings=settings_of(args))
+
+
+def pictures(args, learner, videos):
+    """What the run has come to: the name of its results, these, and what to see beside them, as name -> videos; all
+    videos are uint8 (N, T, H, W, 3)."""
+    net, latents = learner.net, learner.latents
+    inferred = replayed_videos(net, latents, batch_size=args.batch_size, chunk=args.truncated_backprop_length)
+    if learner.visible is None:
+        new = [new_videos(net, latents, batch, **asked_for(args)) for batch in range(args.num_batches_in_test)]
+        return "synthesized", grey(torch.cat(new)), {"observed": videos, "inferred": grey(inferred)}
+    recovered = torch.where(learner.visible > 0, learner.I, learner.average if args.readout == "mean" else inferred)
+    return "recovered", grey(recovered), {"observed": videos, "masked": grey(learner.I)}
+
+
+def outputs(args, learner, run, videos, hidden, moving, last):
+    """A function that writes what there is to see of the clips, uint8 (N, T, H, W, 3), and what came of them."""
+    epoch, (name, results, others) = learner.done, pictures(args, learner, videos)
     moments = np.arange(results.shape[1])  # shorter videos begin again
     beside = {f"{kind} {k}": video[moments % len(video)]
-              for kind, videos in others.items() for k, video in enumerate(videos[:SHOWN])}
+              for kind, shown in others.items() for k, video in enumerate(shown[:SHOWN])}
     sheet = beside | {f"{name} {k}": video for k, video in enumerate(results[:SHOWN])}
 
     def write():
-        run.log_pictures(epoch, list(sheet.values()), list(sheet), last)
-        run.renew("films", last, lambda: utils.save_videos(run.folder, name, results, beside.values()))
+        run.log_pictures(epoch, list(sheet.values()), list(sheet), moving)
+        if moving:
+            utils.save_videos(run.folder, name, results, beside.values())
         if last:
-            judge(learner.args, run.folder, results, videos, hidden)
+            judge(args, run.folder, results, videos, hidden)
 
     return write
 
@@ -344,22 +358,24 @@ def judge(args, folder, results, videos, hidden):
     save_report(folder, name, rows, settings_of(args))
 
 
-def print_header(args, net, names, learner=None):
+def header(args, net, names):
     """What will run: clips, nets, device, memory."""
     frames = min(args.batch_size, len(names)) * args.truncated_backprop_length
     memory = 16 * sum(p.numel() for p in net.parameters()) + frames * memory_per_frame(net)
-    print(f"Dynamic generator  {args.task}  '{args.category}': {len(names)} clip(s), {args.num_frames} frames of "
-          f"{args.im_size}x{args.im_size} in chunks of {args.truncated_backprop_length}, {args.batch_size} clip(s) a "
-          "mini-batch")
-    print("\n".join(layer_table(net)))
-    print(f"device {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; memory about "
-          f"{memory / 2**30:.1f} GiB")
-    if learner is None:
-        for name, value in settings_of(args).items():
-            print(f"  -{name} {value}")
-    else:
-        rows, frames = learner.batches[0], learner.chunks[0]
-        visible = None if learner.visible is None else learner.visible[rows, :, frames]
-        weight = likelihood_weight(learner.I[rows, :, frames], visible, args.likelihood_scale)
-        print(f"likelihood {args.likelihood_scale}: {weight:.4g} x squared error / (2 x {args.refsig}^2) in the first "
-              f"chunk; epochs {learner.done + 1} to {args.num_epochs}")
+    return "\n".join([
+        f"Dynamic generator  {args.task}  '{args.category}': {len(names)} clip(s), {args.num_frames} frames of "
+        f"{args.im_size}x{args.im_size} in chunks of {args.truncated_backprop_length}, {args.batch_size} clip(s) a "
+        "mini-batch",
+        *layer_table(net),
+        f"device {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; memory about "
+        f"{memory / 2**30:.1f} GiB",
+    ])
+
+
+def about_likelihood(learner):
+    """How the squared error of the first chunk counts."""
+    rows, frames = learner.batches[0], learner.chunks[0]
+    visible = None if learner.visible is None else learner.visible[rows, :, frames]
+    weight = likelihood_weight(learner.I[rows, :, frames], visible, learner.likelihood_scale)
+    return (f"likelihood {learner.likelihood_scale}: {weight:.4g} x squared error / (2 x {learner.refsig}^2) in the "
+            "first chunk")

@@ -136,6 +136,7 @@ class DynamicGenerator(nn.Module):
 
     def __init__(self, image_size, state_size, xi_size, content_size=0, motion_size=0, mode="nonlinear", encoder=False):
         super().__init__()
+        self.content_size = content_size
         self.transition = Transition(state_size, xi_size, motion_size, mode)
         self.generator = Generator(content_size + state_size, image_size)
         self.encoder = Encoder(content_size, state_size) if encoder else None

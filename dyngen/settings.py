@@ -7,7 +7,7 @@ from dyngen.nets import ENCODED_SIZE, IMAGE_SIZES
 from run.flags import (
     ArgumentParser,
     add_flag,
-    device_name,
+    add_run_flags,
     image_size,
     non_negative_int,
     positive_float,
@@ -64,9 +64,8 @@ def mask_name(text):
 def build_parser():
     parser = ArgumentParser(
         prog="main_dyn_G.py",
-        description="Learn a dynamic generator from the clips of a category and generate new videos of any length.",
-        epilog=f"'by task': the defaults for {', '.join(TASKS)}. Flags take one dash or two, in full; a negative "
-        "number is written -flag=-1. The same command again resumes an unfinished run.",
+        description="Learn a dynamic generator from the clips of a category and generate new videos of any length. The "
+        f"same command\nagain resumes an unfinished run. 'By task': the defaults for {', '.join(TASKS)}.",
     )
 
     def add(group, names, default=None, help="", **kwargs):
@@ -74,16 +73,14 @@ def build_parser():
         if isinstance(preset, tuple):
             help += f" (by task: {', '.join(map(str, preset))})"
         elif preset is not None:
-            help += f" (default {preset})"
+            help += f" ({preset})"
         add_flag(group, names, default, help, **kwargs)
 
     group = parser.add_argument_group("task")
-    add(group, "task net_type", None, "scene: dynamic textures; motion: many clips of one motion; recovery, "
-        "inpainting: hidden pixels (default scene, or recovery with -training_mode incomplete)", choices=TASKS)
+    add(group, "task net_type", None, "scene: dynamic textures; motion: many clips of one motion; recovery and "
+        "inpainting: hidden pixels (scene, or recovery with -training_mode incomplete)", choices=TASKS)
     add(group, "encoder", help="image to video: learn a net that gives a frame's content and state",
         action="store_true")
-    add(group, "isTraining", True, "False: generate from a learned model", type=boolean)
-    add(group, "test", help="the same as -isTraining False", action="store_true")
     group = parser.add_argument_group("data")
     add(group, "category", None, "folder of clips below data_path")
     add(group, "data_path data_dir", "./trainingVideo", "where categories are")
@@ -93,8 +90,8 @@ def build_parser():
     add(group, "training_mode", None, "complete ignores masks, incomplete needs one",
         choices=("complete", "incomplete"))
     add(group, "mask_type", None, "what is hidden: " + ", ".join(MASK_TYPES), choices=MASK_TYPES, type=mask_name)
-    add(group, "mask_file", None, "for -mask_type external: .mat, .npy, video or folder of images (white = hidden)")
-    add(group, "mask_path", None, "a mask_file may also be mask_path/category/mask_file (default data_path)")
+    add(group, "mask_file", None, "for external: .mat, .npy, video or folder of images (white = hidden)")
+    add(group, "mask_path", None, "a mask_file may also be mask_path/category/mask_file (data_path)")
     add(group, "readout", "last", "the recovered clip: the last sample, or the mean of the last 50 or so",
         choices=("last", "mean"))
     group = parser.add_argument_group("model")
@@ -103,7 +100,7 @@ def build_parser():
     add(group, "content_size", None, "dimensions of a clip's content a", type=non_negative_int)
     add(group, "motion_type_size", None, "dimensions of a clip's motion type m", type=non_negative_int)
     add(group, "dynamic_mode", None, "transition net: nonlinear, linear", choices=("nonlinear", "linear"))
-    add(group, "frame_generator_mode", None, "64, 128, 150: the released name of the generator for this im_size",
+    add(group, "frame_generator_mode", None, "64, 128, 150: released name of the generator for this im_size",
         type=frame_side)
     add(group, "refsig", None, "std sigma of the noise on frames, which are in [-1, 1]", type=positive_float)
     group = parser.add_argument_group("Langevin inference")
@@ -111,7 +108,6 @@ def build_parser():
         choices=("sum", "mean"))
     add(group, "sample_steps", 15, "Langevin steps per chunk and epoch", type=positive_int)
     add(group, "step_size delta", None, "step size delta; with the mean 0.03 for all", type=positive_float)
-    add(group, "precision", "fp32", "products of G in inference; learning is always fp32", choices=("fp32", "bf16"))
     group = parser.add_argument_group("learning")
     add(group, "num_epochs", None, "epochs, one update of the weights per chunk", type=positive_int)
     add(group, "batch_size", None, "clips per mini-batch", type=positive_int)
@@ -120,9 +116,10 @@ def build_parser():
     add(group, "lr lr_gen", 0.002, "learning rate of Adam", type=positive_float)
     add(group, "anneal", 0.0, "share of the epochs, at the end, over which the rate falls to a tenth", type=share)
     add(group, "beta1 beta1_gen", 0.5, "first-moment decay of Adam", type=float)
-    add(group, "seed", 0, "seed of all randomness", type=int)
-    group = parser.add_argument_group("new videos")
-    add(group, "ckpt ckpt_name", None, "checkpoint: a file, also of the run's model folder (default its latest.pt)")
+    group = parser.add_argument_group("sampling a learned model")
+    add(group, "test", help="write new videos to the run's folder test", action="store_true")
+    add(group, "isTraining", True, "False: the same as -test", type=boolean)
+    add(group, "ckpt ckpt_name", None, "checkpoint: a file, also of the run's model folder (its latest.pt)")
     add(group, "num_sections_in_test", None, "length, in chunks", type=positive_int)
     add(group, "num_batches_in_test", None, "how many mini-batches", type=positive_int)
     add(group, "init_state", None, "first state: as inferred, or random", choices=("inferred", "random"))
@@ -131,12 +128,8 @@ def build_parser():
     add(group, "content", "inferred", "content: each clip's, as inferred; random; or that of clip 0, 1, ...")
     add(group, "replay", help="generate from the inferred noise: the clips again, not new videos", action="store_true")
     add(group, "animate", None, "generate from a picture, the first frame, by a model learned with -encoder")
-    group = parser.add_argument_group("output")
-    add(group, "output_dir", None, "a run's outputs go to output_dir/category")
-    add(group, "log_step", 10, "epochs between outputs", type=positive_int)
-    add(group, "overwrite", help="delete an earlier run of this category first", action="store_true")
-    add(group, "dry_run", help="print the settings, the nets and the memory they need, and stop", action="store_true")
-    add(group, "device", "auto", "auto, cpu, cuda, cuda:1, ...", type=device_name)
+    add_run_flags(parser, output_dir=None, by_task=f" (by task: {', '.join(PRESETS['output_dir'])})", log_step=10,
+                  unit="epoch", auto="fp32 (bf16, in Langevin inference only, rounds)")
     return parser
 
 
@@ -162,6 +155,8 @@ def parse(argv=None):
     if args.likelihood_scale == "mean":
         values["step_size"] = 0.03
     args = argparse.Namespace(**(vars(args) | values | given))
+    if args.precision == "auto":
+        args.precision = "fp32"
     if args.training_mode == "complete":
         args.mask_type = "none"
     if args.mask_type != "external":

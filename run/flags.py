@@ -1,10 +1,17 @@
 """The command line that all programs share: a parser, types of values, and exit codes."""
 
 import argparse
+import shutil
+import signal
 import sys
+import textwrap
 from pathlib import Path
 
 import torch
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which is answered as Ctrl-C is."""
 
 
 class RunError(Exception):
@@ -15,14 +22,32 @@ class RunError(Exception):
         self.code = code
 
 
+class OneForm(argparse.RawDescriptionHelpFormatter):
+    """Help that shows one form of each flag, though two dashes and older names work, too."""
+
+    def __init__(self, prog):
+        super().__init__(prog, max_help_position=30, width=min(max(shutil.get_terminal_size().columns, 80), 120))
+
+    def _format_action_invocation(self, action):
+        values = "" if action.nargs == 0 else f" {self._format_args(action, action.metavar or 'X')}"
+        return action.option_strings[0] + values
+
+
 class ArgumentParser(argparse.ArgumentParser):
     """Long flags with one dash or two, exact match only; an error is one line and exit code 2."""
 
     def __init__(self, **kwargs):
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs)
+        super().__init__(formatter_class=OneForm, allow_abbrev=False, usage="%(prog)s [-flag value ...]", **kwargs)
 
     def _get_option_tuples(self, option_string):
         return []  # argparse still abbreviates long flags with one dash; never here
+
+    def format_help(self):
+        names = [[flag for flag in action.option_strings if flag[1] != "-"] for action in self._actions]
+        older = "; ".join(f"{flag}: {' '.join(others)}" for flag, *others in names if others)
+        text = "Flags are written in full, with one dash or two; a negative number as -flag=-1. "
+        text += f"Older names work, too ({older}). " if older else ""
+        return f"{super().format_help()}\n{textwrap.fill(text, self._get_formatter()._width)}\n"
 
     def parse_given(self, argv=None):
         """The settings, and by name those among them that the user gave."""
@@ -35,16 +60,37 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def add_flag(group, names, default=None, help="", **kwargs):
-    """Add a flag under one or more names (separated by blanks), each with one dash and with two; the default, which
+    """Add a flag under one name or, separated by blanks, more, each with one dash and with two; the default, which
     stands only here, is shown in the help."""
-    flags = [dash + name for name in names.split() for dash in ("-", "--")]
+    flags = [dash + name for dash in ("-", "--") for name in names.split()]
     if default is not None and kwargs.get("action") != "store_true":
-        help += f" (default {default})"
+        help += f" ({default})"
     if "action" in kwargs:
         group.add_argument(*flags, dest=names.split()[0], help=help, **kwargs)
     else:
         kwargs.setdefault("metavar", "X")
         group.add_argument(*flags, dest=names.split()[0], default=default, help=help, **kwargs)
+
+
+def add_run_flags(parser, *, output_dir, log_step, unit, auto, by_task=""):
+    """Add the flags that mean the same in every program that learns, and return the last group, of the machine. auto:
+    what -precision auto takes there."""
+    group = parser.add_argument_group("output")
+    add_flag(group, "output_dir", output_dir, "a run's outputs go to output_dir/category" + by_task)
+    add_flag(group, "log_step", log_step, f"{unit}s between outputs", type=positive_int)
+    add_flag(group, "overwrite", help="delete an earlier run of this category first", action="store_true")
+    add_flag(group, "dry_run", help="print settings, nets and the memory they need, and stop", action="store_true")
+    group = parser.add_argument_group("machine")
+    add_flag(group, "device", "auto", "auto, cpu, cuda, cuda:1, ...", type=device_name)
+    add_flag(group, "precision", "auto", f"of products: fp32, bf16, or auto, which is {auto}",
+             choices=("auto", "fp32", "bf16"))
+    add_flag(group, "seed", 0, "seed of all randomness", type=non_negative_int)
+    return group
+
+
+def listed(settings):
+    """Lines that name each setting and its value."""
+    return [f"  -{name} {value}" for name, value in settings.items()]
 
 
 def positive_int(text):
@@ -108,10 +154,14 @@ def device_name(text):
     return device
 
 
+def terminate(*_):
+    raise Terminated
+
+
 def run_program(program, bad_input):
     """Call program() and return its exit code: 0 done, 1 failed, 2 bad input (an exception of type bad_input), 130
-    interrupted. What a user can cause ends in one line on stderr, never in a traceback."""
-    name = Path(sys.argv[0]).name
+    interrupted by Ctrl-C, 143 by SIGTERM. What a user can cause ends in one line on stderr, never in a traceback."""
+    name, previous = Path(sys.argv[0]).name, signal.signal(signal.SIGTERM, terminate)
     try:
         program()
         return 0
@@ -125,6 +175,8 @@ def run_program(program, bad_input):
     except torch.OutOfMemoryError:
         message, code = "out of memory: use smaller frames or fewer of them, fewer chains or smaller batches", 1
     except KeyboardInterrupt as stop:
-        message, code = str(stop) or "interrupted", 130
+        message, code = str(stop) or "interrupted", 143 if isinstance(stop, Terminated) else 130
+    finally:
+        signal.signal(signal.SIGTERM, previous)
     print(f"{name}: {message}", file=sys.stderr)
     return code

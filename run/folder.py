@@ -6,7 +6,6 @@ import os
 import platform
 import shutil
 import sys
-import time
 import weakref
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -19,10 +18,7 @@ from run.flags import RunError
 from utils import contact_sheet, gif_bytes, jpeg_bytes, png_bytes, side_by_side, write_atomically
 
 KEEP_CHECKPOINTS = 3
-# Between a run's first log step and its last some outputs are renewed only while they take less of its time than this:
-# those that move, and checkpoints of a large state
-SHARES = {"animations": 0.0025, "films": 0.005, "checkpoints": 0.01}
-CHEAP = 2**24  # bytes of a state that is saved at every log step all the same
+CHEAP = 2**24  # bytes of a state up to which a GPU's is saved at every log step
 SNAPSHOT = 2**28  # bytes of a CPU's state that is copied, to be saved while it learns on; a larger one makes it wait
 BACKLOG = 8  # log steps whose outputs may wait to be written
 
@@ -37,9 +33,8 @@ class Run:
         RunError (code 2) lists the differences. With overwrite an earlier run's outputs are deleted. unit: what the
         run counts, epochs or iterations.
         """
-        self.folder, self.started, self.spent = Path(folder), time.time(), dict.fromkeys(SHARES, 0.0)
-        self.settings, self.worker, self.pending, self.unit = settings, ThreadPoolExecutor(1), deque(), unit
-        self.unlock, self.saving = None, False
+        self.folder, self.settings, self.unit, self.unlock = Path(folder), settings, unit, None
+        self.worker, self.pending = ThreadPoolExecutor(1), deque()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.lock()
@@ -110,38 +105,30 @@ class Run:
             raise
         self.pending.popleft()
 
-    def affords(self, kind):
-        """Whether outputs of this kind (a key of SHARES) have taken less than their share of the run's time."""
-        return self.spent[kind] <= SHARES[kind] * (time.time() - self.started)
-
-    def renew(self, kind, always, job):
-        """Call job(), which makes outputs of this kind, always or only if the run affords them."""
-        if always or self.affords(kind):
-            begun = time.time()
-            job()
-            self.spent[kind] += time.time() - begun
-
     # checkpoints
 
-    def save(self, state, epoch, last, show):
-        """In the background call show(), which writes what there is to see, and then save the state, which thus never
-        claims what is not there: a large one, but for the run's last, only as often as its share allows."""
+    def save(self, state, epoch, write, told, moving, last):
+        """In the background call write(), which writes what there is to see, then save the state, then call told(): a
+        line or a checkpoint never claims what is not there.
+
+        A CPU's state is saved every time; a GPU's, whose steps are short, if it is small or the moment is one of those
+        that are `moving` or the run's `last`. Learning goes on meanwhile with a copy of the state kept aside, unless a
+        CPU's memory has no room to spare for it.
+        """
         size, gpu = size_of(state), str(self.settings.get("device")).startswith("cuda")
-        due = last or size < CHEAP or (self.affords("checkpoints") and not self.saving)
+        due = last or moving or size < CHEAP or not gpu
         copied = due and not last and (gpu or size < SNAPSHOT)  # a GPU's is not among what the CPU's memory holds
-        if copied:
-            self.renew("checkpoints", True, lambda: state.update(snapshot(state)))
-        kept = state if due else None  # jobs that wait hold no more than they need
+        if copied and size >= CHEAP:
+            self.wait()  # no more than one large copy at a time
+        kept = None if not due else snapshot(state) if copied else state  # jobs that wait hold no more than they need
 
-        def write():
-            show()
+        def job():
+            write()
             if due:
-                self.renew("checkpoints", True, lambda: self.save_checkpoint(kept, epoch))
-                self.saving = False
+                self.save_checkpoint(kept, epoch)
+                told()
 
-        if due:
-            self.saving = True
-        self.in_background(write)
+        self.in_background(job)
         if due and not copied:
             self.wait()
 
@@ -203,16 +190,16 @@ class Run:
         for name, value in values.items():
             self.board.add_scalar(name, value, epoch)
 
-    def log_pictures(self, epoch, videos, names, last):
-        """A contact sheet of videos (T, H, W, 3), in progress/ and TensorBoard, where they also move; between the first
-        call and the last they do so only when the run's time affords it."""
+    def log_pictures(self, epoch, videos, names, moving):
+        """A contact sheet of videos (T, H, W, 3), in progress/ and TensorBoard, where they also move if `moving`."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         self.write(f"progress/{self.unit}_{epoch:04d}.png", png_bytes(contact_sheet(videos, names)))
         step = -(-max(videos[0].shape[1:3]) // 128)
         small = [video[:, ::step, ::step] for video in videos]
         encoded = {"sheet": jpeg_bytes(contact_sheet(small, names))}  # whose every byte TensorBoard sums up in Python
-        self.renew("animations", last, lambda: encoded.update(animated=gif_bytes(side_by_side(small))))
+        if moving:
+            encoded["animated"] = gif_bytes(side_by_side(small))
         for tag, picture in encoded.items():
             image = Summary.Image(encoded_image_string=picture, colorspace=3)
             self.board.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), epoch)

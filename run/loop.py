@@ -8,52 +8,65 @@ import time
 
 from tqdm import tqdm
 
-from run.flags import RunError
+from run.flags import RunError, Terminated
+
+MOVING = 10  # log steps from one renewal of what takes long to write to the next
 
 
 @contextlib.contextmanager
 def uninterrupted():
-    """Hold back Ctrl-C until the block has ended, so that what belongs together changes together."""
-    pending = []
-    previous = signal.signal(signal.SIGINT, lambda *_: pending.append(True))
+    """Hold back Ctrl-C and SIGTERM until the block has ended, so that what belongs together changes together."""
+    pending, signals = [], (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(each, lambda number, _: pending.append(number)) for each in signals]
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for each, handler in zip(signals, previous, strict=True):
+            signal.signal(each, handler)
     if pending:
-        raise KeyboardInterrupt
+        raise Terminated if signal.SIGTERM in pending else KeyboardInterrupt
 
 
-def fit(learner, run, outputs, *, total, log_step, shown, shorter=None):
-    """Learn from step learner.done + 1 to step `total` (steps are epochs or iterations: run.unit), with a progress bar.
+def fit(learner, run, outputs, *, total, log_step, shown, header, begin=None, shorter=None):
+    """Learn until `total` steps are done (epochs or iterations: run.unit), with a progress bar.
 
-    learner has `done`, how many steps are, and four methods: learn() does the work of a step, and may be interrupted;
-    commit() completes it, and may not: it returns the step's metrics by name, or None if there are none this time;
-    undo() takes back what an interrupted learn() has changed; state() gives what a checkpoint keeps.
-    outputs(last) gives a function that writes the outputs of the moment; it is called every log_step steps and at the
-    last one. shown: the metrics on the bar. shorter: what makes a long run short, for a hint.
+    learner: `done`, how many steps are done, and four methods. learn() does the work of a step, and may be interrupted.
+    commit() completes the step, and may not; it returns the step's metrics by name, or None if there are none this
+    time. undo() takes back what an interrupted learn() has changed. state() gives what a checkpoint keeps.
+    outputs(moving, last) -> a function that writes the outputs of this moment. It is called every log_step steps, and
+    at the last one; moving: whether to renew what moves, too, which takes long.
+    header: what to print at the start. begin(): called once before the first step. shown: the metrics on the bar.
+    shorter: what makes a long run short, for a hint.
     """
-    first, metrics = learner.done + 1, {}
-    bar = tqdm(total=total, initial=first - 1, unit=run.unit, disable=None)
+    unit, metrics, first = run.unit, {}, learner.done + 1
+    if first > total:
+        return print(f"'{run.folder}' is finished: {learner.done} {unit}s; raise -num_{unit}s to go on")
+    print(header)
+    print(f"{unit}s {first} to {total}", flush=True)
+    run.open_logs(learner.done)
+    bar = tqdm(total=total, initial=first - 1, unit=unit, disable=None)
     try:
+        if begin:
+            begin()
         for done in range(first, total + 1):
             begun = time.perf_counter()
             metrics = step(learner, run) or metrics
             bar.set_postfix({name: f"{metrics[name]:.4g}" for name in shown if name in metrics}, refresh=False)
             bar.update()
-            if done % log_step == 0 or done == total:
-                write = outputs(done == total)
-                run.save(learner.state(), done, done == total,
-                         lambda done=done, write=write, metrics=metrics: (
-                             write(), tell(f"{run.unit} {done}/{total}", metrics, shown)))
-            if done == first + 2 and done < total:  # the first prepares much that the others find
-                tell_time_left(run.unit, time.perf_counter() - begun, total - done, shorter)
+            last = done == total
+            if last or done % log_step == 0:
+                moving = last or done < first + log_step or done // log_step % MOVING == 0
+                line = f"{unit} {done}/{total}  " + "  ".join(f"{name} {metrics[name]:.4g}" for name in shown)
+                run.save(learner.state(), done, outputs(moving, last), tell(line), moving, last)
+            if done == first + 2 and not last:  # the first prepares much that the others find
+                tell_time_left(unit, time.perf_counter() - begun, total - done, shorter)
         run.wait()
     except (KeyboardInterrupt, RunError) as stop:
         stop_early(learner, run, stop)
     finally:
         bar.close()
         run.close()
+    print(f"done: {learner.done} {unit}s; videos are in '{run.folder}/final_results'")
 
 
 def step(learner, run):
@@ -80,20 +93,19 @@ def stop_early(learner, run, stop):
         run.save_checkpoint(learner.state(), learner.done)
     saved = f"{run.unit} {learner.done} is saved in '{run.folder}'"
     if isinstance(stop, KeyboardInterrupt):
-        raise KeyboardInterrupt(f"interrupted: {saved}; the same command goes on from there") from None
+        raise type(stop)(f"interrupted: {saved}; the same command goes on from there") from None
     raise RunError(f"{stop} ({saved})") from None
+
+
+def tell(line):
+    """A function that prints a line about a moment that is saved, where there is no progress bar."""
+    return lambda: None if sys.stderr.isatty() else print(line, flush=True)
 
 
 def tell_time_left(unit, seconds, steps, shorter):
     left = seconds * steps
     hint = f"; on this CPU, {shorter}" if shorter and left > 1800 else ""
     tqdm.write(f"one {unit} took {seconds:.2g} s: about {duration(left)} to go{hint}")
-
-
-def tell(moment, metrics, shown):
-    """A line about a moment, such as 'epoch 10/500', whose pictures are written, where there is no progress bar."""
-    if not sys.stderr.isatty():
-        print(moment, *(f"{name} {metrics[name]:.4g}" for name in shown), sep="  ", flush=True)
 
 
 def duration(seconds):

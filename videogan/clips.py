@@ -50,13 +50,13 @@ class Windows(Dataset):
         return self.videos[video][frames], {}
 
 
-def load(args):
-    """The clips to learn from and those held out, two datasets."""
-    if args.data_list:
-        return split_strips(data.list_strips(args.data_list, args.data_path), args.held_out)
-    folder = data.category_folder(args.data_path, args.category)
+def load(*, data_path, data_list, category, window_step, share):
+    """The clips to learn from and those held out (a share of all), two datasets."""
+    if data_list:
+        return split_strips(data.list_strips(data_list, data_path), share)
+    folder = data.category_folder(data_path, category)
     if (folder / "list.txt").exists():
-        return split_strips(data.list_strips(folder / "list.txt", folder), args.held_out)
+        return split_strips(data.list_strips(folder / "list.txt", folder), share)
     videos, bad = [], []
     for path in data.list_clips(folder):
         try:
@@ -68,8 +68,8 @@ def load(args):
     train, held_out = [], []
     for v, video in enumerate(videos):
         t = len(video)
-        cut = t - max(FRAMES, round(t * args.held_out)) if args.held_out and t >= 3 * FRAMES else t
-        train += [(v, start) for start in range(0, max(cut - FRAMES, 0) + 1, args.window_step)]
+        cut = t - max(FRAMES, round(t * share)) if share and t >= 3 * FRAMES else t
+        train += [(v, start) for start in range(0, max(cut - FRAMES, 0) + 1, window_step)]
         held_out += [(v, start) for start in range(cut, t - FRAMES + 1, FRAMES)]
     return Windows(videos, train), Windows(videos, held_out)
 

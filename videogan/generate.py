@@ -8,14 +8,14 @@ import torch
 import data
 import utils
 from fast.device import prepare
-from run.folder import load_checkpoint
+from run.folder import delete_outputs, load_checkpoint
 from videogan.clips import grey, unit
 from videogan.nets import LATENT, SIZE, Generator
 
 
-def draw(args, count, *key):
+def draw(device, seed, count, *key):
     """z ~ N(0, 1), (count, 100), of this seed and key."""
-    return torch.randn(count, LATENT, device=args.device, generator=utils.generator(args.device, args.seed, "z", *key))
+    return torch.randn(count, LATENT, device=device, generator=utils.generator(device, seed, "z", *key))
 
 
 @torch.no_grad()
@@ -52,7 +52,7 @@ def save_scenes(folder, scenes):
 
 
 def generate(args):
-    """-generate: new videos, and the foreground, mask and background that they are made of."""
+    """-test: new videos, and the foreground, mask and background that they are made of."""
     prepare(args.device)
     folder = Path(args.output_dir) / args.category
     path = args.ckpt or folder / "model/latest.pt"
@@ -68,8 +68,9 @@ def generate(args):
     elif learned["conditional"]:
         source = state["fixed"][: args.sample_size]
     else:
-        source = draw(args, args.sample_size, "generate")
+        source = draw(args.device, args.seed, args.sample_size, "generate")
     scenes = generate_scenes(G, source)
-    save_scenes(folder / "generated", scenes)
-    utils.save_frames(folder / "generated/sequences", scenes["gen"])
-    print(f"{len(source)} videos are in '{folder}/generated'")
+    delete_outputs(folder / "test")
+    save_scenes(folder / "test/final_results", scenes)
+    utils.save_frames(folder / "test/synthesized_sequence", scenes["gen"])
+    print(f"{len(source)} videos are in '{folder}/test'")

@@ -1,7 +1,7 @@
 """VideoGAN: learn to generate short scenes, a moving foreground over a still background, from many clips.
 
-Vondrick, Pirsiavash, Torralba, "Generating Videos with Scene Dynamics", NIPS 2016. `Learner.learn_iteration` is one
-step of the discriminator and one of the generator; nets.py has the nets and the glossary.
+Vondrick, Pirsiavash, Torralba, "Generating Videos with Scene Dynamics", NIPS 2016. `Learner.commit` is one step of
+the discriminator and one of the generator; nets.py has the nets and the glossary.
 """
 
 import math
@@ -16,9 +16,7 @@ from torch.utils.data import DataLoader
 from fast.device import prepare
 from judge.tables import save_report, window_report
 from run.adam import Adam
-from run.flags import (
-    RunError,
-)
+from run.flags import RunError, listed
 from run.folder import Run
 from run.loop import fit
 from videogan.clips import check_bad, collate, first_of, load, order, unit
@@ -27,17 +25,17 @@ from videogan.nets import FAKE, FRAMES, REAL, SIZE, Discriminator, Generator, la
 from videogan.settings import settings_of
 
 # Settings that a resumed run may change; all others decide the result.
-CHANGEABLE = ("num_iterations", "log_step", "device", "data_path", "data_list", "output_dir", "workers")
+CHANGEABLE = ("num_iterations", "lr", "log_step", "device", "data_path", "data_list", "output_dir", "workers")
 LOG_EVERY = 10  # at most: iterations of one row of metrics.csv; only then the device is waited for
 SHOWN = ("loss_D", "loss_G", "accuracy_real", "accuracy_fake")  # metrics on the progress bar
 SAMPLES = 16  # videos of a fixed z, drawn at each log step
 JUDGED = 64  # videos that are compared with those held out, at the end
 
 
-def build_nets(args):
+def build_nets(streams, conditional, device):
     """G and D, on the device and in the memory order that is fastest there."""
-    G, D = Generator(args.streams, args.conditional).to(args.device), Discriminator(args.conditional).to(args.device)
-    if args.device.type == "cuda":
+    G, D = Generator(streams, conditional).to(device), Discriminator(conditional).to(device)
+    if device.type == "cuda":
         for layer in (*G.modules(), *D.modules()):
             if isinstance(layer, torch.nn.Conv3d | torch.nn.ConvTranspose3d):
                 layer.to(memory_format=torch.channels_last_3d)
@@ -71,47 +69,49 @@ class Learner:
     """The state of learning and one iteration of it: `learn` gets the real videos, `commit` does a step of D and then
     of G on the same videos.
 
-    G, D: generator and discriminator; done: iterations; bad: clips that could not be read, by number;
-    fixed: z, or first frames, of the samples that are drawn at each log step.
+    G, D: generator and discriminator; done: iterations; bad: clips that could not be read, by number; fixed: z, or
+    first frames, of the samples that are drawn at each log step; recent: the figures since the last row of the log.
     """
 
-    def __init__(self, args, train, held_out, nets):
-        self.args, self.train, self.done, self.bad = args, train, 0, {}
-        self.G, self.D = nets
-        self.optimizers = [Adam(net.parameters(), args.lr, args.beta1) for net in nets]
-        self.held_out = first_of(held_out, JUDGED)
-        self.recent = []
-        if args.conditional:
-            clips = self.held_out if len(self.held_out) else first_of(train, SAMPLES)
-            self.fixed = unit(torch.from_numpy(clips[:SAMPLES]))[:, :, 0].to(args.device)
-        else:
-            self.fixed = draw(args, SAMPLES, "fixed")
-
-    def start(self):
-        """Begin to read clips, ahead of the iterations, from the current one on."""
-        args = self.args
-        batches = order(len(self.train), args.batch_size, args.seed, self.done)
-        loader = DataLoader(self.train, batch_sampler=batches, collate_fn=collate, num_workers=args.workers,
-                            pin_memory=args.device.type == "cuda", prefetch_factor=4 if args.workers else None)
-        self.batches, self.waited, self.begun = iter(loader), 0.0, time.perf_counter()
+    def __init__(self, G, D, state, train, fixed, *, conditional, streams, num_iterations, batch_size, mask_penalty,
+                 frame_weight, lr, beta1, precision, seed, log_step, workers, settings):
+        """state: a checkpoint's, or None for a new run; train: the dataset to learn from; settings: plain types by
+        name, for checkpoints. Everything else is as its flag."""
+        self.G, self.D, self.train, self.fixed, self.done, self.bad = G, D, train, fixed, 0, {}
+        self.conditional, self.streams, self.num_iterations, self.seed = conditional, streams, num_iterations, seed
+        self.mask_penalty, self.frame_weight, self.precision = mask_penalty, frame_weight, precision
+        self.log_step, self.settings, self.device = log_step, settings, fixed.device
+        self.optimizers = [Adam(net.parameters(), lr, beta1) for net in (G, D)]
+        if state:
+            G.load_state_dict(state["G"])
+            D.load_state_dict(state["D"])
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+            self.fixed, self.done, self.bad = state["fixed"], state["iteration"], state["bad"]
+        batches = order(len(train), batch_size, seed, self.done)
+        self.loader = DataLoader(train, batch_sampler=batches, collate_fn=collate, num_workers=workers,
+                                 pin_memory=self.device.type == "cuda", prefetch_factor=4 if workers else None)
+        self.batches, self.recent, self.waited, self.begun = None, [], 0.0, time.perf_counter()
 
     def learn(self):
         """Get the next real videos (N, 3, 32, 64, 64) in [-1, 1], which may have to be waited for."""
         begun = time.perf_counter()
+        if self.batches is None:  # reading, ahead of the iterations, begins with the first
+            self.batches, self.begun = iter(self.loader), begun
         clips, bad = next(self.batches)
         self.waited += time.perf_counter() - begun
         for k in bad.keys() - self.bad.keys():
             print(f"skipped: {bad[k]}", file=sys.stderr)
         self.bad |= bad
         check_bad(len(self.bad), len(self.train))
-        self.real = unit(clips.to(self.args.device, non_blocking=True))
+        self.real = unit(clips.to(self.device, non_blocking=True))
 
     def commit(self):
         """One iteration. Returns the metrics of the last LOG_EVERY, or None between."""
-        args, (optimizer_G, optimizer_D), real = self.args, self.optimizers, self.real
-        frame = real[:, :, 0].contiguous() if args.conditional else None
-        source = frame if args.conditional else draw(args, len(real), self.done)
-        with torch.autocast(args.device.type, torch.bfloat16, enabled=args.precision == "bf16"):
+        (optimizer_G, optimizer_D), real = self.optimizers, self.real
+        frame = real[:, :, 0].contiguous() if self.conditional else None
+        source = frame if self.conditional else draw(self.device, self.seed, len(real), self.done)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             scene = self.G(source)
 
             # 1. discriminator: real videos against generated ones
@@ -121,7 +121,7 @@ class Learner:
             optimizer_D.step()
 
             # 2. generator: the same videos, for the discriminator as it is now
-            loss_G, *terms = generator_loss(self.D, scene, frame, args.mask_penalty, args.frame_weight)
+            loss_G, *terms = generator_loss(self.D, scene, frame, self.mask_penalty, self.frame_weight)
             optimizer_G.zero_grad()
             loss_G.backward()
             optimizer_G.step()
@@ -130,7 +130,7 @@ class Learner:
         with torch.no_grad():
             accuracies = [(on_real.argmax(1) == REAL).float().mean(), (on_fake.argmax(1) == FAKE).float().mean()]
             self.recent.append(torch.stack([loss_D / 2, *accuracies, *terms]))
-        if self.done % math.gcd(LOG_EVERY, args.log_step) and self.done != args.num_iterations:
+        if self.done % math.gcd(LOG_EVERY, self.log_step) and self.done != self.num_iterations:
             return None
         metrics = self.metrics()
         for name, value in metrics.items():
@@ -139,15 +139,15 @@ class Learner:
         return metrics
 
     def undo(self):
-        """`learn` changes nothing that a checkpoint keeps, and `commit` is not interrupted."""
+        """`learn` reads, and changes no net; `commit` is not interrupted."""
 
     def metrics(self):
         """Means over the iterations since the last call, as plain numbers by name. loss_D is halved, as released."""
         names = ["loss_D", "accuracy_real", "accuracy_fake", "loss_G", "mask_mean", "first_frame_error"]
         numbers = dict(zip(names, torch.stack(self.recent).mean(0).tolist(), strict=True))
-        if self.args.streams == 1:
+        if self.streams == 1:
             del numbers["mask_mean"]
-        if not self.args.conditional:
+        if not self.conditional:
             del numbers["first_frame_error"]
         now = time.perf_counter()
         numbers |= {"seconds_per_iteration": (now - self.begun) / len(self.recent),
@@ -164,43 +164,49 @@ class Learner:
             "fixed": self.fixed,
             "iteration": self.done,
             "bad": self.bad,
-            "settings": settings_of(self.args),
+            "settings": self.settings,
         }
-
-    def restore(self, state):
-        self.G.load_state_dict(state["G"])
-        self.D.load_state_dict(state["D"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        self.fixed, self.done, self.bad = state["fixed"], state["iteration"], state["bad"]
 
 
 def learn(args):
     """Learn from a category's clips; the newest state and pictures are in output_dir/category."""
     prepare(args.device)
     torch.manual_seed(args.seed)
-    train, held_out = load(args)
-    nets = build_nets(args)
+    train, held_out = load(data_path=args.data_path, data_list=args.data_list, category=args.category,
+                           window_step=args.window_step, share=args.held_out)
+    nets = build_nets(args.streams, args.conditional, args.device)
     if args.dry_run:
-        return print_header(args, nets, train, held_out)
+        return print(header(args, nets, train, held_out), *listed(settings_of(args)), sep="\n")
     run = Run(f"{args.output_dir}/{args.category}", settings_of(args), CHANGEABLE, args.overwrite, "iteration")
-    learner, state = Learner(args, train, held_out, nets), run.load_checkpoint(args.device)
-    if state:
-        learner.restore(state)
-    if learner.done >= args.num_iterations:
-        return print(f"'{run.folder}' is finished: {learner.done} iterations; raise -num_iterations to go on")
-    print_header(args, nets, train, held_out, learner)
-    run.open_logs(learner.done)
-    learner.start()
-    shorter = "-batch_size 8 -num_iterations 1000 shows the scenes" if args.device.type == "cpu" else None
-    fit(learner, run, lambda last: outputs(learner, run, last), total=args.num_iterations, log_step=args.log_step,
-        shown=SHOWN, shorter=shorter)
+    unseen = first_of(held_out, JUDGED)
+    learner = make_learner(args, nets, run.load_checkpoint(args.device), train, unseen)
+    fit(learner, run, lambda moving, last: outputs(args, learner, run, unseen, moving, last),
+        total=args.num_iterations, log_step=args.log_step, shown=SHOWN, header=header(args, nets, train, held_out),
+        shorter="-batch_size 8 -num_iterations 1000 shows the scenes" if args.device.type == "cpu" else None)
     if learner.bad:
         print(f"{len(learner.bad)} of {len(train)} clips could not be read and were skipped")
-    print(f"done: {learner.done} iterations; videos are in '{run.folder}/final_results'")
 
 
-def outputs(learner, run, last):
+def make_learner(args, nets, state, train, unseen):
+    """The Learner of a run that begins, or goes on from the checkpoint `state`; unseen: clips that are held out, uint8
+    (N, 32, 64, 64, 3)."""
+    if args.conditional:
+        fixed = first_frames((unseen if len(unseen) else first_of(train, SAMPLES))[:SAMPLES]).to(args.device)
+    else:
+        fixed = draw(args.device, args.seed, SAMPLES, "fixed")
+    return Learner(
+        *nets, state, train, fixed, conditional=args.conditional, streams=args.streams,
+        num_iterations=args.num_iterations, batch_size=args.batch_size, mask_penalty=args.mask_penalty,
+        frame_weight=args.frame_weight, lr=args.lr, beta1=args.beta1, precision=args.precision, seed=args.seed,
+        log_step=args.log_step, workers=args.workers, settings=settings_of(args))
+
+
+def first_frames(clips):
+    """The first frames (N, 3, 64, 64) in [-1, 1] of clips uint8 (N, 32, 64, 64, 3)."""
+    return unit(torch.from_numpy(clips))[:, :, 0]
+
+
+def outputs(args, learner, run, unseen, moving, last):
     """A function that writes what there is to see."""
     iteration, scenes = learner.done, generate_scenes(learner.G, learner.fixed)
 
@@ -208,35 +214,32 @@ def outputs(learner, run, last):
         rows = {f"{name} {k}": np.broadcast_to(videos[k], scenes["gen"][k].shape)
                 for k in range(2) for name, videos in scenes.items()}
         rows |= {f"gen {k}": video for k, video in enumerate(scenes["gen"][2:6], start=2)}
-        run.log_pictures(iteration, list(rows.values()), list(rows), last)
-        run.renew("films", last, lambda: save_scenes(run.folder / "final_results", scenes))
+        run.log_pictures(iteration, list(rows.values()), list(rows), moving)
+        if moving:
+            save_scenes(run.folder / "final_results", scenes)
         if last:
-            judge(learner, run.folder)
+            judge(args, learner, run.folder, unseen)
 
     return write
 
 
-def judge(learner, folder):
-    """The table of evaluate.py: new videos, beside windows that learning did not see."""
-    if len(learner.held_out) == 0:
+def judge(args, learner, folder, unseen):
+    """The table of new videos beside clips that learning did not see."""
+    if len(unseen) == 0:
         return print("not judged: no clips are held out (-held_out)")
-    args = learner.args
-    source = unit(torch.from_numpy(learner.held_out))[:, :, 0].to(args.device) if args.conditional else (
-        draw(args, JUDGED, "judge"))
+    source = first_frames(unseen).to(args.device) if args.conditional else draw(args.device, args.seed, JUDGED, "judge")
     samples = generate_scenes(learner.G, source)["gen"]
-    rows = window_report(samples, learner.held_out, first_of(learner.train, JUDGED))
+    rows = window_report(samples, unseen, first_of(learner.train, JUDGED))
     save_report(folder, "evaluation", rows, settings_of(args))
 
 
-def print_header(args, nets, train, held_out, learner=None):
+def header(args, nets, train, held_out):
     """What will run: clips, nets, device."""
     kind = "conditional" if args.conditional else "unconditional"
-    print(f"VideoGAN  {kind}, {args.streams} stream(s)  '{args.category}': {len(train)} clips of {FRAMES} frames of "
-          f"{SIZE}x{SIZE}, {len(held_out)} held out, {args.batch_size} a mini-batch")
-    print("\n".join([*layer_table(nets[0], "G"), *layer_table(nets[1], "D")]))
-    print(f"device {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {args.precision}")
-    if learner is None:
-        for name, value in settings_of(args).items():
-            print(f"  -{name} {value}")
-    else:
-        print(f"iterations {learner.done + 1} to {args.num_iterations}")
+    return "\n".join([
+        f"VideoGAN  {kind}, {args.streams} stream(s)  '{args.category}': {len(train)} clips of {FRAMES} frames of "
+        f"{SIZE}x{SIZE}, {len(held_out)} held out, {args.batch_size} a mini-batch",
+        *layer_table(nets[0], "G"),
+        *layer_table(nets[1], "D"),
+        f"device {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {args.precision}",
+    ])

@@ -1,50 +1,43 @@
 """The flags of VideoGAN."""
 
-from run.flags import ArgumentParser, add_flag, device_name, non_negative_int, positive_float, positive_int
+from run.flags import ArgumentParser, add_flag, add_run_flags, non_negative_int, positive_float, positive_int
 
-TESTING = ("generate", "ckpt", "sample_size", "image", "overwrite", "dry_run")  # no part of a run
+TESTING = ("test", "ckpt", "sample_size", "image", "overwrite", "dry_run")  # no part of a run
 
 
 def build_parser():
     parser = ArgumentParser(
         prog="main_videogan.py",
-        description="Learn to generate videos of 32 frames of 64x64 pixels from the clips of a category (VideoGAN).",
-        epilog="Flags take one dash or two, in full. The same command again resumes an unfinished run.",
+        description="Learn to generate videos of 32 frames of 64x64 pixels from the clips of a category (VideoGAN).\n"
+        "The same command again resumes an unfinished run.",
     )
-    add = add_flag
-    group = parser.add_argument_group("data")
+    add, group = add_flag, parser.add_argument_group("data")
     add(group, "category", "beach", "folder below data_path: video files, or strips that its list.txt names")
     add(group, "data_path data_root", "./trainingVideo", "where categories are")
     add(group, "data_list", None, "a list of strips, one path a line, relative to data_path")
     add(group, "window_step", 8, "video files: frames from the start of one window of 32 to the next",
         type=positive_int)
-    add(group, "held_out", 0.1, "share of the clips, or of each video's frames at its end (32 or more), that is not "
-        "learned from but judges the samples", type=float)
+    add(group, "held_out", 0.1, "share of the clips, or of each video's frames at its end, that only judges samples",
+        type=float)
     add(group, "workers", 1, "processes that read clips ahead, 0: none", type=non_negative_int)
     group = parser.add_argument_group("model")
     add(group, "conditional", help="generate from a first frame instead of noise", action="store_true")
     add(group, "streams", "2", "2: foreground, mask and background; 1: foreground alone", choices=("1", "2"))
     group = parser.add_argument_group("learning")
     add(group, "num_iterations", 65000, "iterations, one step of each net", type=positive_int)
-    add(group, "batch_size", None, "clips per iteration (default 64, conditional 32)", type=positive_int)
-    add(group, "mask_penalty", None, "weight of the mean of the mask (default 0.1, conditional 0)", type=float)
+    add(group, "batch_size", None, "clips per iteration (64, conditional 32)", type=positive_int)
+    add(group, "mask_penalty", None, "weight of the mean of the mask (0.1, conditional 0)", type=float)
     add(group, "frame_weight", 10.0, "conditional: weight of the first frame's L1 error", type=float)
     add(group, "lr", 0.0002, "learning rate of Adam, both nets", type=positive_float)
     add(group, "beta1", 0.5, "first-moment decay of Adam", type=float)
-    add(group, "seed", 0, "seed of all randomness", type=non_negative_int)
-    group = parser.add_argument_group("generating with a learned model")
-    add(group, "generate", help="write new videos and what they are made of", action="store_true")
-    add(group, "ckpt", None, "checkpoint (default the category's model/latest.pt)")
+    group = parser.add_argument_group("sampling a learned model")
+    add(group, "test generate", help="write new videos, and what they are made of, to the run's folder test",
+        action="store_true")
+    add(group, "ckpt", None, "checkpoint (the run's model/latest.pt)")
     add(group, "sample_size", 16, "how many videos", type=positive_int)
     add(group, "image", None, "conditional: the first frame, a picture")
-    group = parser.add_argument_group("output")
-    add(group, "output_dir", "./output_videogan", "a run's outputs go to output_dir/category")
-    add(group, "log_step", 100, "iterations between outputs", type=positive_int)
-    add(group, "overwrite", help="delete an earlier run of this category first", action="store_true")
-    add(group, "dry_run", help="print the settings and the nets, and stop", action="store_true")
-    group = parser.add_argument_group("performance")
-    add(group, "device", "auto", "auto, cpu, cuda, cuda:1, ...", type=device_name)
-    add(group, "precision", "auto", "products: fp32, bf16, auto (bf16 on a GPU)", choices=("auto", "fp32", "bf16"))
+    add_run_flags(parser, output_dir="./output_videogan", log_step=100, unit="iteration",
+                  auto="bf16 on a GPU, else fp32")
     return parser
 
 
@@ -61,8 +54,8 @@ def parse(argv=None):
     for name, low, high in (("beta1", 0, 1), ("held_out", 0, 0.9), ("mask_penalty", 0, 1e6), ("frame_weight", 0, 1e6)):
         if not low <= getattr(args, name) < high:
             parser.error(f"argument -{name}: {getattr(args, name)} is not in [{low}, {high:g})")
-    if args.image and not args.generate:
-        parser.error("-image goes with -generate")
+    if args.image and not args.test:
+        parser.error("-image goes with -test")
     return args
 
 
