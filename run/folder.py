@@ -66,10 +66,12 @@ class Run:
             pass
 
     def compare(self, earlier, changeable):
+        """RunError where a setting that decides the result was another; one that the earlier run's version did not have
+        is not compared."""
         differences = [
             f"{name} was {earlier.get(name)}, now {value}"
             for name, value in self.settings.items()
-            if name not in changeable and earlier.get(name) != value
+            if name not in changeable and earlier.get(name, value) != value
         ]
         if differences:
             raise RunError(
