@@ -21,10 +21,10 @@ from langevin import gaussian_
 KNOTS = (-2.5, -1.5, -0.75, 0.0, 0.75, 1.5, 2.5)  # of a pixel's colour curve, in standard deviations of its noise
 MAPS = ("axes", "base", "slopes", "spread", "low", "high")  # what a field knows of a pixel: see `colour_curves`
 POWER = 1.15  # of the clip's covariance: curves make colours rougher than the noise behind them, which is smoother
+WITHIN = (0.15, 0.85)  # quantiles of the clip's distances from the curve: samples go no further
 LEVEL = 2  # grey level of what stands still, as f sees it, in standard deviations of what moves
-SLACK = 1.0  # grey levels by which colours may leave their curve further than the clip's do
 SAMPLES = 2000  # colours at most from which a pixel's curve is fitted
-LEAST, BAND = 0.6, 0.3  # sigma never falls below; how far above it, in variance, learning slows down
+LEAST, BAND = 0.7, 0.2  # sigma never falls below; how far above it, in variance, learning slows down
 STRIP = 2**24  # entries of the colours that are sorted at once
 
 
@@ -66,12 +66,12 @@ class GaussianField:
     """q(I): the clip's colours at each pixel, driven by a Gaussian field with the clip's correlations.
 
         u = sigma (K_t x K_h x K_w) y,     y ~ N(0, Id)
-        x = curve(e_1 u) + e_2 r(s_2 e_2 u) + e_3 r(s_3 e_3 u)
+        x = curve(e_1 u) + e_2 [s_2 e_2 u] + e_3 [s_3 e_3 u]
 
     u: three independent fields (the colours). K_t, K_h, K_w: one matrix an axis, the root of the clip's autocorrelation
     along it. e_k: a pixel's principal colours. curve: the polyline through the colours that the clip has at the pixel,
     from its lowest to its highest along e_1, so that unit noise gives them as often as the clip does. s_k: the std of
-    what leaves the curve, r = a tanh that keeps it within what the clip has. With sigma = 1 and f = 0 samples have the
+    what leaves the curve; [ ] cuts it off at what the clip has. With sigma = 1 and f = 0 samples have the
     clip's colours and covariance at every pixel. As f adds structure, sigma falls (`balance`).
     """
 
@@ -120,16 +120,14 @@ class GaussianField:
         axes, base, slopes, spread, low, high = (self.maps[name] for name in MAPS)
         n, _, t, h, w = y.shape
         u = (K_t @ y.reshape(n * 3, t, h * w)).view(-1, h, w)
-        u = (K_h @ u @ K_w.T).view(n, 3, t, h, w) * self.scale
-        along, *off = (sum(axes[c, k] * u[:, c] for c in range(3)) for k in range(3))
+        u = (K_h @ u @ (self.scale * K_w.T)).view(n, 3, t, h, w).unbind(1)
+        along, *off = (sum(axes[c, k] * u[c] for c in range(3)) for k in range(3))
         x = [base[c] for c in range(3)]
         for k, (start, stop) in enumerate(zip(KNOTS[:-1], KNOTS[1:])):
             ramp = (along - start).clamp(0, stop - start)
             x = [torch.addcmul(x[c], slopes[k, c], ramp) for c in range(3)]
         for k, v in enumerate(off):
-            v = spread[k] * v
-            reach = torch.where(v > 0, high[k], low[k])
-            v = reach * torch.tanh(v / reach)
+            v = (spread[k] * v).maximum(low[k]).minimum(high[k])
             x = [torch.addcmul(x[c], axes[c, k + 1], v) for c in range(3)]
         return torch.stack(x, dim=-1).permute(0, 4, 1, 2, 3)  # (N, 3, T, H, W)
 
@@ -138,11 +136,7 @@ class GaussianField:
         with torch.enable_grad():
             y = y.detach().requires_grad_()
             x = self.video(y)
-            return torch.autograd.grad(x, y, gradient(x.detach()))[0]
-
-    def step_size(self, delta, fall):
-        """delta: where noise moves chains by natural amounts, they need no smaller steps at the end."""
-        return delta
+        return torch.autograd.grad(x, y, gradient(x.detach()))[0]
 
     def balance(self, J):
         """Bring the field's sigma to where the chains' videos J vary as much as the clips: what f adds takes the
@@ -195,8 +189,8 @@ def colour_curves(around, axes, stationary):
     less their mean image (N, 3, T, H, W):
 
     base (3, H, W), the curve's first colour; slopes (knots - 1, 3, H, W), its colour per unit of noise between knots;
-    spread (2, H, W), the std of what leaves the curve along the second and third axis; low and high (2, H, W), how far
-    that may go, in grey levels.
+    spread (2, H, W), the std of what leaves the curve along the second and third axis; low and high (2, H, W), its
+    least and largest value.
     """
     n, c, t, h, w = around.shape
     frames = around.transpose(1, 2).reshape(n * t, c, h, w)
@@ -231,8 +225,8 @@ def fit_curves(colours, axes):
     solve = torch.linalg.solve(basis.T @ basis + 1e-6 * torch.eye(len(KNOTS), device=basis.device), basis.T).float()
     curve = solve @ colours  # (H, W, knots, 3): base and slopes
     off = (colours - basis.float() @ curve) @ axes[..., 1:]  # (H, W, S, 2)
-    maps = {"spread": off.square().mean(2).sqrt(), "low": SLACK - off.amin(2).clamp(max=0),
-            "high": SLACK + off.amax(2).clamp(min=0)}
+    low, high = (off.kthvalue(1 + round(share * (count - 1)), dim=2).values for share in WITHIN)
+    maps = {"spread": off.square().mean(2).sqrt(), "low": low, "high": high}
     maps = {name: each.permute(2, 0, 1).contiguous() for name, each in maps.items()}
     curve = curve.permute(2, 3, 0, 1).contiguous()  # (knots, 3, H, W)
     return maps | {"base": curve[0], "slopes": curve[1:]}
