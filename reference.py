@@ -138,6 +138,10 @@ class GaussianField:
             x = self.video(y)
         return torch.autograd.grad(x, y, gradient(x.detach()))[0]
 
+    def step_size(self, delta, fall):
+        """delta: where noise moves chains by natural amounts, they need no smaller steps at the end."""
+        return delta
+
     def balance(self, J):
         """Bring the field's sigma to where the chains' videos J vary as much as the clips: what f adds takes the
         place of noise. Returns a factor of the learning rate, which falls to 0 as sigma nears LEAST: with little noise
