@@ -144,7 +144,7 @@ def videos_of(folder):
     """What a study shows of a run, videos uint8 (T, H, W, 3) of one size and length by name: real ones, synthesised
     ones and, where the clip goes on after what was learned, its later frames."""
     real = clips_below(folder / "observed_sequence")
-    made = clips_below(folder / "synthesized_sequence") or clips_below(folder / "generated/sequences")
+    made = clips_below(folder / "synthesized_sequence") or clips_below(folder / "test/synthesized_sequence")
     if not real or not made:
         raise data.InputError(f"'{folder}' has not both observed_sequence and synthesized_sequence to compare")
     read = {kind: {name: data.read_clip(path) for name, path in clips.items()}

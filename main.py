@@ -433,11 +433,12 @@ def save_outputs(args, learner, run, epoch, I, J, videos, hidden, moving, last):
     sheet = {f"{'observed' if hidden is None else 'recovered'} {k}": video for k, video in enumerate(I[:ROWS])}
     sheet |= {f"chain {k}": video for k, video in enumerate(J[:ROWS])}
     run.log_pictures(epoch, list(sheet.values()), list(sheet), moving)
+    beside = {f"observed_{k}": video for k, video in enumerate(videos)}
     if moving and hidden is None:
-        utils.save_videos(run.folder, "synthesized", J, videos)
+        utils.save_videos(run.folder, "synthesized", J, beside)
     elif moving:
         masked = np.where(hidden[..., None], np.uint8(128), videos)
-        utils.save_videos(run.folder, "recovered", I, [*videos, *masked])
+        utils.save_videos(run.folder, "recovered", I, beside | {f"masked_{k}": v for k, v in enumerate(masked)})
         utils.save_frames(run.folder / "synthesized_sequence", J)
     if last and hidden is None:
         stride = learner.f.layers[0].stride[0]

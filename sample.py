@@ -13,6 +13,7 @@ from data import InputError
 from fast.device import pick_chunk, prepare
 from fast.gradient import FastGradient
 from judge.clip import judge_against_clip
+from judge.page import write_page
 from judge.tables import in_pieces
 from langevin import langevin
 from model import descriptor, fixed_axes
@@ -53,6 +54,7 @@ def sample_learned(args, given):
         judged = dict(itertools.islice(in_pieces(J, min(size[0], f.size[0])).items(), JUDGED))
         settings = learned | {"data_path": given.get("data_path", learned["data_path"])}
         judge_against_clip(folder, judged, settings, f.layers[0].stride[0])
+    write_page(run)
     print(f"{len(J)} new videos of {size[0]} frames of {size[1]}x{size[2]} are in '{folder}/final_results'")
 
 

@@ -6,6 +6,7 @@ uint8 videos (T, H, W, C) exist only here and in data.py; everything else works 
 import hashlib
 import io
 import os
+import tempfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -85,17 +86,23 @@ def gif_bytes(video):
 
 
 def mp4_bytes(video):
-    """An H.264 MP4 of a video uint8 (T, H, W, 3) at 25 fps; odd sides are padded by their edge, as the format asks."""
+    """An H.264 MP4 of a video uint8 (T, H, W, 3) at 25 fps; odd sides are padded by their edge, as the format asks. Its
+    index stands first, so that browsers play it while it loads."""
     video = np.pad(video, ((0, 0), (0, video.shape[1] % 2), (0, video.shape[2] % 2), (0, 0)), mode="edge")
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as container:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "film.mp4"
+        write_mp4(path, video)
+        return path.read_bytes()
+
+
+def write_mp4(path, video):
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
         options = {"crf": "16", "preset": "fast", "threads": "1", "mbtree": "0"}  # the same bytes from run to run
         stream = container.add_stream("libx264", rate=FPS, options=options)
         stream.height, stream.width, stream.pix_fmt = *video.shape[1:3], "yuv420p"
         for frame in video:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
         container.mux(stream.encode())
-    return buffer.getvalue()
 
 
 def save_frames(folder, videos):
@@ -116,14 +123,18 @@ def in_threads(function, arguments):
         return list(pool.map(function, arguments))
 
 
-def save_videos(folder, name, videos, beside=()):
+def save_videos(folder, name, videos, beside=None):
     """The frames of videos (N, T, H, W, 3) in folder/<name>_sequence, and in folder/final_results a GIF and an MP4 of
-    each, and as `all` the videos `beside` and these side by side."""
-    everything = [*beside, *videos]
-    rows = -(-len(everything) // 6)
-    films = {"all": side_by_side(everything, -(-len(everything) // rows))}  # the longest work first
+    each; an MP4 of each of those `beside` them, (T, H, W, 3) by name; and, as `all`, these and those side by side."""
+    beside = beside or {}
+    everything = [*beside.values(), *videos]
+    rows, moments = -(-len(everything) // 6), np.arange(max(map(len, everything)))  # shorter videos begin again
+    grid = [video[moments % len(video)] for video in everything]
+    films = {"all": side_by_side(grid, -(-len(everything) // rows))}  # the longest work first
     films |= {f"sequence_{k}": video for k, video in enumerate(videos)}
     jobs = [(encode, film, kind) for film in films for kind, encode in (("mp4", mp4_bytes), ("gif", gif_bytes))]
+    jobs += [(mp4_bytes, film, "mp4") for film in beside]
+    films |= beside
 
     def save(job):
         encode, film, kind = job

@@ -9,6 +9,7 @@ import data
 import utils
 from dyngen.nets import DynamicGenerator
 from fast.device import prepare
+from judge.page import write_page
 from langevin import gaussian_
 from run.folder import delete_outputs, load_checkpoint
 
@@ -130,4 +131,5 @@ def generate(args, given):
     utils.save_videos(folder / "test", "synthesized", videos)
     sheet = utils.contact_sheet(videos[:12], [f"video {k}" for k in range(len(videos[:12]))])
     utils.write_atomically(folder / "test/contact_sheet.png", utils.png_bytes(sheet))
+    write_page(folder)
     print(f"{len(videos)} videos of {videos.shape[1]} frames are in '{folder / 'test'}'")

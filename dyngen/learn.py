@@ -326,14 +326,14 @@ def outputs(args, learner, run, videos, hidden, moving, last):
     """A function that writes what there is to see of the clips, uint8 (N, T, H, W, 3), and what came of them."""
     epoch, (name, results, others) = learner.done, pictures(args, learner, videos)
     moments = np.arange(results.shape[1])  # shorter videos begin again
-    beside = {f"{kind} {k}": video[moments % len(video)]
-              for kind, shown in others.items() for k, video in enumerate(shown[:SHOWN])}
-    sheet = beside | {f"{name} {k}": video for k, video in enumerate(results[:SHOWN])}
+    beside = {f"{kind}_{k}": video for kind, shown in others.items() for k, video in enumerate(shown[:SHOWN])}
+    sheet = {film.replace("_", " "): video[moments % len(video)] for film, video in beside.items()}
+    sheet |= {f"{name} {k}": video for k, video in enumerate(results[:SHOWN])}
 
     def write():
         run.log_pictures(epoch, list(sheet.values()), list(sheet), moving)
         if moving:
-            utils.save_videos(run.folder, name, results, beside.values())
+            utils.save_videos(run.folder, name, results, beside)
         if last:
             judge(args, run.folder, results, videos, hidden)
 

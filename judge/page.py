@@ -133,7 +133,7 @@ def read_run(folder):
         "more_films": films[SHOWN:],
         "everything": [{"name": path.name, "url": url(folder, path)}
                        for path in sorted((folder / "final_results").glob("all.*")) if path.suffix != ".tmp"],
-        "made": [made for made in map(functools.partial(read_made, folder, settings), ("test", "generated")) if made],
+        "made": read_made(folder, settings),
         "sheets": sheets_of(folder),
         "tables": tables_of(folder),
         "picture": picture_of(folder, folder),
@@ -249,13 +249,11 @@ def mark_wipe(films, recovered):
     return films
 
 
-def read_made(folder, settings, name):
-    """The videos that a learned model made later, in folder/test or folder/generated, or None."""
-    where = f"{name}/final_results" if name == "test" else name
-    films = films_of(folder, where, settings)
-    titles = {"test": "New videos of the learned model", "generated": "New scenes of the learned model"}
-    return films and {"title": titles[name], "folder": name, "films": films[:SHOWN], "more": films[SHOWN:],
-                      "tables": tables_of(folder / name), "picture": picture_of(folder, folder / name)}
+def read_made(folder, settings):
+    """The videos that a learned model made later, in folder/test, or None."""
+    films = films_of(folder, "test/final_results", settings)
+    return films and {"films": films[:SHOWN], "more": films[SHOWN:], "tables": tables_of(folder / "test"),
+                      "picture": picture_of(folder, folder / "test")}
 
 
 def sheets_of(folder):

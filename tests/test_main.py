@@ -169,7 +169,7 @@ def assert_refused(done, *parts):
 
 def test_a_run_leaves_the_whole_output_tree(learned, data_path):
     frames = [f"{t:03d}.png" for t in range(12)]
-    expected = {"config.json", "metrics.csv"}
+    expected = {"config.json", "metrics.csv", "index.html", "page_parts.js", "final_results/observed_0.mp4"}
     expected |= {f"observed_sequence/sequence_0/{name}" for name in frames}
     expected |= {f"synthesized_sequence/sequence_{k}/{name}" for k in (0, 1) for name in frames}
     films = ("sequence_0", "sequence_1", "all")
@@ -185,6 +185,8 @@ def test_a_run_leaves_the_whole_output_tree(learned, data_path):
     assert config["settings"]["net_type"] == "FC_S_large" and config["settings"]["seed"] == 0
     assert config["settings"]["lr"] == 0.001 and config["settings"]["im_size"] == [16, 16]
     assert config["torch"] == torch.__version__
+    page = (learned / "index.html").read_text()
+    assert "finished: 4 epochs" in page and "model/epoch_0004.pt" in page  # written when all else is
 
 
 def test_pictures_show_observed_frames_and_chains_as_they_are(learned, data_path):

@@ -325,6 +325,9 @@ def test_a_run_leaves_its_outputs(run):
         assert data.read_clip(run / f"final_results/{name}.mp4").shape == (32, 2 * 66 - 2, 2 * 66 - 2, 3)
         assert data.read_clip(run / f"final_results/{name}.gif").shape[1:] == (2 * 66 - 2, 2 * 66 - 2, 3)
     assert Image.open(run / "final_results/static.png").size == (130, 130)
+    assert len(list((run / "observed_sequence/sequence_0").iterdir())) == 32
+    page = (run / "index.html").read_text()
+    assert all(f'data-name="{name}"' in page for name in ("gen", "video", "videomask", "mask", "static"))
     assert Image.open(run / "progress/iteration_0003.png").size[1] == 12 * 66 - 2
     assert len(list(run.glob("log/events*"))) == 1
     assert [row["iteration"] for row in rows_of(run / "metrics.csv")] == ["3"]
@@ -350,6 +353,7 @@ def test_generating_from_a_checkpoint(sea, run, capsys):
     assert program(sea, out, "-generate", "-sample_size", "5", "-seed", "1") == 0
     assert data.read_clip(run / "generated/gen.mp4").shape == (32, 2 * 66 - 2, 3 * 66 - 2, 3)
     assert len(list((run / "generated/sequences/sequence_4").iterdir())) == 32
+    assert "New videos of the learned model" in (run / "index.html").read_text()
     assert program(sea, out, "-generate", "-image", "x.png") == 2
     assert "-conditional" in capsys.readouterr().err
 

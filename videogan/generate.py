@@ -8,6 +8,7 @@ import torch
 import data
 import utils
 from fast.device import prepare
+from judge.page import write_page
 from run.folder import delete_outputs, load_checkpoint
 from videogan.clips import grey, unit
 from videogan.nets import LATENT, SIZE, Generator
@@ -73,4 +74,5 @@ def generate(args):
     delete_outputs(folder / "test")
     save_scenes(folder / "test/final_results", scenes)
     utils.save_frames(folder / "test/synthesized_sequence", scenes["gen"])
+    write_page(folder)
     print(f"{len(source)} videos are in '{folder}/test'")

@@ -19,6 +19,7 @@ from run.adam import Adam
 from run.flags import RunError, listed
 from run.folder import Run
 from run.loop import fit
+from utils import save_frames
 from videogan.clips import check_bad, collate, first_of, load, order, unit
 from videogan.generate import draw, generate_scenes, save_scenes
 from videogan.nets import FAKE, FRAMES, REAL, SIZE, Discriminator, Generator, layer_table
@@ -180,6 +181,8 @@ def learn(args):
     run = Run(f"{args.output_dir}/{args.category}", settings_of(args), CHANGEABLE, args.overwrite, "iteration")
     unseen = first_of(held_out, JUDGED)
     learner = make_learner(args, nets, run.load_checkpoint(args.device), train, unseen)
+    if learner.done == 0:
+        save_frames(run.folder / "observed_sequence", first_of(train, SAMPLES))
     fit(learner, run, lambda moving, last: outputs(args, learner, run, unseen, moving, last),
         total=args.num_iterations, log_step=args.log_step, shown=SHOWN, header=header(args, nets, train, held_out),
         shorter="-batch_size 8 -num_iterations 1000 shows the scenes" if args.device.type == "cpu" else None)

@@ -262,3 +262,28 @@ def test_it_fits_a_phone_and_tells_what_its_pictures_are(browser, make_run, tmp_
     unnamed = "[...document.querySelectorAll('img, video, canvas, svg, input, select')].filter(each => " \
               "!(each.alt || each.ariaLabel || each.labels?.length)).map(each => each.outerHTML)"
     assert browser.js(unnamed) == [] and browser.errors == []
+
+
+@pytest.mark.parametrize("program, flags, films", [
+    (main, "-net_type ST -im_size 24 -num_frames 24 -num_epochs 2 -sample_steps 1 -log_step 1", 4),
+    (main, "-net_type ST -im_size 24 -num_frames 24 -num_epochs 1 -sample_steps 1 -mask_type region", 3),
+    (main, "-test -test_steps 1 -sample_size 2", 6),
+    (main_dyn_G, "-im_size 64 -num_frames 4 -truncated_backprop_length 4 -num_epochs 1 -sample_steps 1", 4),
+    (main_videogan, "-batch_size 1 -num_iterations 1", 5),
+])
+def test_every_program_leaves_a_page_whose_films_play(browser, program, flags, films, tmp_path_factory, write_clip,
+                                                      moving):
+    base = tmp_path_factory.getbasetemp() / "programs"
+    output = base / program.__name__ / ("hidden" if "mask" in flags else "seen")
+    if not (base / "clips").exists():
+        write_clip(base / "clips/waves/clip.mp4", moving(80, 64, 64))
+    argv = ["-category", "waves", "-data_path", str(base / "clips"), "-output_dir", str(output), *flags.split()]
+    assert program.main(argv if "-test" in argv else [*argv, "-overwrite"]) == 0
+    browser.open(output / "waves/index.html")
+    browser.js("document.querySelectorAll('.player').forEach(player => player.scrollIntoView())")
+    browser.until(f"Player.all.flatMap(player => player.films).length === {films}")
+    for k in range(browser.js("Player.all.length")):
+        browser.js(f"Player.all[{k}].root.scrollIntoView()")
+        decoded(browser, k)
+    assert browser.js("Player.all.some(player => player.films.some(film => film.broken))") is False
+    assert browser.errors == []
