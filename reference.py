@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from langevin import gaussian_
 
 KNOTS = (-2.5, -1.5, -0.75, 0.0, 0.75, 1.5, 2.5)  # of a pixel's colour curve, in standard deviations of its noise
-MAPS = ("axes", "base", "slopes", "spread", "low", "high")  # what a field knows of a pixel: see `colour_curves`
+MAPS = ("bends", "base", "off", "low", "high")  # what a field knows of a pixel: see `colour_curves`
 POWER = 1.15  # of the clip's covariance: curves make colours rougher than the noise behind them, which is smoother
-WITHIN = (0.15, 0.85)  # quantiles of the clip's distances from the curve: samples go no further
+WITHIN = (0.15, 0.85)  # quantiles of what leaves the curve: samples go no further
 LEVEL = 2  # grey level of what stands still, as f sees it, in standard deviations of what moves
 SAMPLES = 2000  # colours at most from which a pixel's curve is fitted
 LEAST, BAND = 0.7, 0.2  # sigma never falls below; how far above it, in variance, learning slows down
@@ -66,13 +66,13 @@ class GaussianField:
     """q(I): the clip's colours at each pixel, driven by a Gaussian field with the clip's correlations.
 
         u = sigma (K_t x K_h x K_w) y,     y ~ N(0, Id)
-        x = curve(e_1 u) + e_2 [s_2 e_2 u] + e_3 [s_3 e_3 u]
+        x = curve(u_1) + s_2 e_2 [u_2] + s_3 e_3 [u_3]
 
-    u: three independent fields (the colours). K_t, K_h, K_w: one matrix an axis, the root of the clip's autocorrelation
-    along it. e_k: a pixel's principal colours. curve: the polyline through the colours that the clip has at the pixel,
-    from its lowest to its highest along e_1, so that unit noise gives them as often as the clip does. s_k: the std of
-    what leaves the curve; [ ] cuts it off at what the clip has. With sigma = 1 and f = 0 samples have the
-    clip's colours and covariance at every pixel. As f adds structure, sigma falls (`balance`).
+    u: three independent fields. K_t, K_h, K_w: one matrix an axis, the root of the clip's autocorrelation along it.
+    curve: at each pixel the polyline through the colours that the clip has there, in order along their first principal
+    axis, so that unit noise gives them as often as the clip does. e_2, e_3, s_2, s_3: the other axes, and the std of
+    what leaves the curve along them; [ ] cuts it off where most of the clip's is. With sigma = 1 and f = 0 samples have
+    the clip's colours and covariance at every pixel. As f adds structure, sigma falls (`balance`).
     """
 
     sigma = 1.0  # of y
@@ -98,7 +98,7 @@ class GaussianField:
         if stationary:
             image = image[:, :1, :1]
         axes = principal_colours(around, stationary)
-        maps = {"axes": axes, **colour_curves(around, axes, stationary)}
+        maps = colour_curves(around, axes, stationary)
         first = torch.einsum("chw,ncthw->nthw", axes[:, 0], around)
         lags = [autocorrelation(gaussianized(first, stationary), axis) for axis in (1, 2, 3)]
         maps["base"] = maps["base"] + LEVEL * std
@@ -116,27 +116,44 @@ class GaussianField:
 
     def video(self, y):
         """x(y), channels last, less `mean`."""
-        K_t, K_h, K_w = self.K
-        axes, base, slopes, spread, low, high = (self.maps[name] for name in MAPS)
-        n, _, t, h, w = y.shape
-        u = (K_t @ y.reshape(n * 3, t, h * w)).view(-1, h, w)
-        u = (K_h @ u @ (self.scale * K_w.T)).view(n, 3, t, h, w).unbind(1)
-        along, *off = (sum(axes[c, k] * u[c] for c in range(3)) for k in range(3))
-        x = [base[c] for c in range(3)]
-        for k, (start, stop) in enumerate(zip(KNOTS[:-1], KNOTS[1:])):
-            ramp = (along - start).clamp(0, stop - start)
-            x = [torch.addcmul(x[c], slopes[k, c], ramp) for c in range(3)]
-        for k, v in enumerate(off):
-            v = (spread[k] * v).maximum(low[k]).minimum(high[k])
-            x = [torch.addcmul(x[c], axes[c, k + 1], v) for c in range(3)]
-        return torch.stack(x, dim=-1).permute(0, 4, 1, 2, 3)  # (N, 3, T, H, W)
+        return self.colour(self.field(y))
 
     def pull(self, y, gradient):
         """df(x(y))/dy = (dx/dy)^T df/dx, given the function gradient(x) = df/dx."""
-        with torch.enable_grad():
-            y = y.detach().requires_grad_()
-            x = self.video(y)
-        return torch.autograd.grad(x, y, gradient(x.detach()))[0]
+        u = self.field(y)
+        g = gradient(self.colour(u))
+        return self.field(self.colour_transposed(u, g), transposed=True)
+
+    def field(self, y, transposed=False):
+        """u = sigma (K_t x K_h x K_w) y, or the transpose of that map; both (N, 3, T, H, W)."""
+        K_t, K_h, K_w = (K.T if transposed else K for K in self.K)
+        n, _, t, h, w = y.shape
+        u = (K_t @ y.reshape(n * 3, t, h * w)).view(-1, h, w)
+        return (K_h @ u @ (self.scale * K_w.T)).view(y.shape)
+
+    def colour(self, u):
+        """The videos x of fields u, channels last."""
+        bends, base, off, low, high = (self.maps[name] for name in MAPS)
+        first, *others = u.unbind(1)
+        channels = base
+        for knot, bend in zip(KNOTS, bends):
+            hinge = first.clamp(min=knot)
+            channels = [torch.addcmul(x, b, hinge) for x, b in zip(channels, bend)]
+        for v, lo, hi, axis in zip(others, low, high, off):
+            v = v.maximum(lo).minimum(hi)
+            channels = [torch.addcmul(x, a, v) for x, a in zip(channels, axis)]
+        return torch.stack(channels, dim=-1).permute(0, 4, 1, 2, 3)  # (N, 3, T, H, W)
+
+    def colour_transposed(self, u, g):
+        """(dx/du)^T g, given the gradient g with respect to x = colour(u); all (N, 3, T, H, W)."""
+        bends, _, off, low, high = (self.maps[name] for name in MAPS)
+        first, *others = u.unbind(1)
+        g = [channel.contiguous() for channel in g.unbind(1)]
+        pulled = [sum(torch.ops.aten.threshold_backward(weighted(bend, g), first, knot)
+                      for knot, bend in zip(KNOTS, bends))]
+        for v, lo, hi, axis in zip(others, low, high, off):
+            pulled.append(weighted(axis, g).mul_(v == v.maximum(lo).minimum(hi)))
+        return torch.stack(pulled, dim=1)
 
     def step_size(self, delta, fall):
         """delta: where noise moves chains by natural amounts, they need no smaller steps at the end."""
@@ -155,6 +172,11 @@ class GaussianField:
                 "maps": self.maps, "lags": self.lags}
 
 
+def weighted(weights, channels):
+    """The sum of three channels by three maps of weights."""
+    total = weights[0] * channels[0]
+    return total.addcmul_(weights[1], channels[1]).addcmul_(weights[2], channels[2])
+
 
 def load_reference(state):
     """The reference that a checkpoint's state keeps (an earlier version's was always white noise)."""
@@ -172,7 +194,8 @@ def motion(videos):
 
 def principal_colours(around, stationary):
     """The principal colours of videos less their mean image (N, 3, T, H, W): (3 of RGB, 3 axes, H, W), the axis of most
-    variance first. The covariances of neighbouring pixels are blended by a Gaussian of 1.5 pixels."""
+    variance first, all on the same side as the clip's. Covariances of neighbours are blended by a Gaussian of 1.5
+    pixels."""
     covariance = torch.einsum("ncthw,ndthw->cdhw", around, around) / (len(around) * around.shape[2])
     if stationary:
         covariance = covariance.mean((2, 3), keepdim=True)
@@ -184,17 +207,19 @@ def principal_colours(around, stationary):
         blurred = F.conv2d(F.pad(blurred, (6, 6, 0, 0), mode="replicate"), window.view(1, 1, 1, -1))
         blurred = F.conv2d(F.pad(blurred, (0, 0, 6, 6), mode="replicate"), window.view(1, 1, -1, 1))
         covariance = blurred.reshape(covariance.shape)
-    vectors = torch.linalg.eigh(covariance.permute(2, 3, 0, 1).double())[1].flip(-1)
-    return vectors.permute(2, 3, 0, 1).float().contiguous()
+    overall = torch.linalg.eigh(covariance.mean((2, 3)).double())[1].flip(-1)
+    vectors = torch.linalg.eigh(covariance.permute(2, 3, 0, 1).double())[1].flip(-1)  # (H, W, 3, axis)
+    same = (vectors * overall).sum(2, keepdim=True) >= 0
+    return torch.where(same, vectors, -vectors).permute(2, 3, 0, 1).float().contiguous()
 
 
 def colour_curves(around, axes, stationary):
     """How noise becomes colour at each pixel, fitted to the colours that it and its eight neighbours have in videos
     less their mean image (N, 3, T, H, W):
 
-    base (3, H, W), the curve's first colour; slopes (knots - 1, 3, H, W), its colour per unit of noise between knots;
-    spread (2, H, W), the std of what leaves the curve along the second and third axis; low and high (2, H, W), its
-    least and largest value.
+    bends (knots, 3, H, W), by how much the curve's slope changes at each knot, and base (3, H, W): the curve at u is
+    base + sum of bends * max(u, knot); off (2, 3, H, W): s_2 e_2 and s_3 e_3; low and high (2, H, W): from where to
+    where u_2 and u_3 count.
     """
     n, c, t, h, w = around.shape
     frames = around.transpose(1, 2).reshape(n * t, c, h, w)
@@ -224,16 +249,20 @@ def fit_curves(colours, axes):
     colours = colours.gather(2, along.argsort(2)[..., None].expand_as(colours))
     knots = torch.tensor(KNOTS, dtype=torch.float64, device=colours.device)
     noise = gaussian_ranks(count, colours.device).clamp(knots[0], knots[-1])
-    ramps = (noise[:, None] - knots[:-1]).clamp(min=0).minimum(knots.diff())  # (S, knots - 1), as in `video`
+    ramps = (noise[:, None] - knots[:-1]).clamp(min=0).minimum(knots.diff())  # (S, knots - 1), each from knot to knot
     basis = torch.cat([torch.ones_like(ramps[:, :1]), ramps], dim=1)
     solve = torch.linalg.solve(basis.T @ basis + 1e-6 * torch.eye(len(KNOTS), device=basis.device), basis.T).float()
-    curve = solve @ colours  # (H, W, knots, 3): base and slopes
-    off = (colours - basis.float() @ curve) @ axes[..., 1:]  # (H, W, S, 2)
-    low, high = (off.kthvalue(1 + round(share * (count - 1)), dim=2).values for share in WITHIN)
-    maps = {"spread": off.square().mean(2).sqrt(), "low": low, "high": high}
-    maps = {name: each.permute(2, 0, 1).contiguous() for name, each in maps.items()}
-    curve = curve.permute(2, 3, 0, 1).contiguous()  # (knots, 3, H, W)
-    return maps | {"base": curve[0], "slopes": curve[1:]}
+    curve = solve @ colours  # (H, W, knots, 3): the first colour, then slopes
+    away = (colours - basis.float() @ curve) @ axes[..., 1:]  # (H, W, S, 2)
+    std = away.square().mean(2).sqrt()  # (H, W, 2)
+    low, high = (away.kthvalue(1 + round(share * (count - 1)), dim=2).values for share in WITHIN)
+    low, high = low.clamp(max=0) / std.clamp(min=1e-6), high.clamp(min=0) / std.clamp(min=1e-6)
+    off = (axes[..., 1:] * std[..., None, :]).permute(3, 2, 0, 1)
+    curve = curve.permute(2, 3, 0, 1)  # (knots, 3, H, W)
+    bends = F.pad(curve[1:], (0,) * 6 + (1, 1)).diff(dim=0)
+    base = curve[0] - (bends * knots.float().view(-1, 1, 1, 1)).sum(0)
+    maps = {"bends": bends, "base": base, "off": off, "low": low.permute(2, 0, 1), "high": high.permute(2, 0, 1)}
+    return {name: each.contiguous() for name, each in maps.items()}
 
 
 def gaussian_ranks(count, device):
