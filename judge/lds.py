@@ -15,9 +15,11 @@ def fit_dynamics(video, components):
     """
     Y = video.reshape(len(video), -1).astype(np.float64)  # (T, H W 3)
     mean = Y.mean(axis=0)
-    U, s, C = np.linalg.svd(Y - mean, full_matrices=False)
+    squares, U = np.linalg.eigh((Y - mean) @ (Y - mean).T)  # of T x T values: Y is far wider than tall
+    s, U = np.sqrt(np.maximum(squares[::-1], 0)), U[:, ::-1]
     k = min(components, 3 * len(Y) // 4, int((s > 1e-6 * s[0]).sum()))
-    X, C = U[:, :k] * s[:k], C[:k]  # (T, k), (k, H W 3)
+    X = U[:, :k] * s[:k]  # (T, k)
+    C = (U[:, :k] / s[:k]).T @ (Y - mean)  # (k, H W 3)
     A = stabilised(np.linalg.lstsq(X[:-1], X[1:], rcond=None)[0])
     residuals = X[1:] - X[:-1] @ A
     return mean, C, A, X.std(axis=0), np.linalg.qr(residuals, mode="r") / np.sqrt(len(residuals))

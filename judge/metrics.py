@@ -81,9 +81,7 @@ def compare(video, clip, stride):
     """The figures of texture_metrics from two summaries."""
     frames, observed = video["video"], clip["video"]
     metrics = {
-        "temporal_std": video["std"].mean(),
         "std_ratio": video["std"].mean() / clip["std"].mean(),
-        "frame_diff": video["frame_diff"],
         "frame_diff_ratio": video["frame_diff"] / clip["frame_diff"],
         "mean_image": np.abs(video["mean"] - clip["mean"]).mean(),
         "std_map_corr": correlation(video["std"], clip["std"]),

@@ -20,14 +20,13 @@ from judge.metrics import (
     rms_distances,
     summarise,
 )
+from judge.patches import Patches
 from judge.pictures import portrait
 
 # column: (heading of two lines, decimals, meaning)
 TEXTURE_COLUMNS = {
-    "temporal_std": ("temp.|std", 2, "standard deviation over time, mean over pixels"),
-    "std_ratio": ("std|ratio", 2, "the same over the clip's"),
-    "frame_diff": ("frame|diff.", 2, "mean absolute difference of successive frames"),
-    "frame_diff_ratio": ("diff.|ratio", 2, "the same over the clip's"),
+    "std_ratio": ("std|ratio", 2, "standard deviation over time, mean over pixels, over the clip's"),
+    "frame_diff_ratio": ("diff.|ratio", 2, "mean absolute difference of successive frames, over the clip's"),
     "mean_image": ("mean|image", 2, "mean absolute difference of the mean images"),
     "std_map_corr": ("std-map|corr.", 3, "correlation of the maps of temporal std"),
     "w1": ("colour|W1", 2, "Wasserstein-1 distance of the colour marginals, mean of R, G, B"),
@@ -35,6 +34,10 @@ TEXTURE_COLUMNS = {
     "spatial_db": ("spatial|dB", 2, "distance of the spatial power spectra"),
     "temporal_db": ("temp.|dB", 2, "distance of the temporal power spectra"),
     "nearest_psnr": ("nearest|PSNR", 2, "PSNR of the nearest frame of the clip, dB; far above later frames': copied"),
+    "realism": ("patch|realism", 2, "distance of moving patches to the clip's nearest, over later frames'; low: copy"),
+    "coverage": ("patch|coverage", 2, "distance of the clip's moving patches to the video's nearest, over the same"),
+    "copying": ("copied|share", 2, "adjacent patches whose nearest patches in the clip are adjacent, too; a copy: 1"),
+    "gamut": ("colour|gamut", 2, "mean distance of the colours to the nearest that the clip has"),
     "imprint": ("stride|imprint", 3, "share of the frame differences' power at layer 1's stride (with -stride)"),
     "chain_distance": ("chain|dist.", 2, "mean absolute difference to the other videos; the clip: of its halves"),
 }
@@ -51,8 +54,11 @@ RECOVERY_COLUMNS = {
 }
 WINDOW_COLUMNS = {
     "nearest": ("to held-|out", 2, "root mean square difference to the nearest held-out window, mean over the videos"),
-    "coverage": ("from|held-out", 2, "the same from each held-out window to the nearest of the videos"),
-    **{name: TEXTURE_COLUMNS[name] for name in ("temporal_std", "std_ratio", "frame_diff", "frame_diff_ratio", "w1")},
+    "held_out_nearest": ("from|held-out", 2, "the same from each held-out window to the nearest of the videos"),
+    "temporal_std": ("temp.|std", 2, "standard deviation over time, mean over pixels"),
+    "std_ratio": TEXTURE_COLUMNS["std_ratio"],
+    "frame_diff": ("frame|diff.", 2, "mean absolute difference of successive frames"),
+    **{name: TEXTURE_COLUMNS[name] for name in ("frame_diff_ratio", "w1")},
 }
 COLUMNS = TEXTURE_COLUMNS | RECOVERY_COLUMNS | WINDOW_COLUMNS
 
@@ -61,9 +67,10 @@ def texture_report(videos: dict[str, np.ndarray], observed: np.ndarray, later: n
                    lds: int = 50, stride: int | None = None) -> tuple[list[dict], dict[str, dict]]:
     """Rows of the table: the observed clip, each of the videos (by name), their mean if there are several, and the
     references: `later` frames of the clip (None: not at hand) and a linear dynamical system of `lds` components (0:
-    none). All videos are (T, H, W, 3). A row has "name" and the TEXTURE_COLUMNS, None where one makes no sense.
-    And portraits by name of all these videos but the mean, for `draw_texture_report`."""
-    clip = summarise(observed)
+    none), whose patches and colours are those of its first draw. All videos are (T, H, W, 3). A row has "name" and the
+    TEXTURE_COLUMNS, None where one makes no sense. And portraits by name of all these videos but the mean, for
+    `draw_texture_report`."""
+    clip, patches = summarise(observed), Patches(observed, later)
 
     def judge(named):
         name, video = named[0], summarise(named[1], clip)
@@ -71,15 +78,18 @@ def texture_report(videos: dict[str, np.ndarray], observed: np.ndarray, later: n
         return row, portrait(video) if name else None
 
     samples = lds_samples(observed, lds) if lds else []
-    references = [("later frames", later)] if later is not None else []
-    named = [("observed", observed), *videos.items(), *references]
-    named += [(None if k else "LDS", sample) for k, sample in enumerate(samples)]  # the first has its portrait drawn
+    named = [("observed", observed), *videos.items(), *([("later frames", later)] if later is not None else [])]
+    named += [(None if k else "LDS", sample) for k, sample in enumerate(samples)]
     rows, pictured = zip(*utils.in_threads(judge, named))
     half, last = len(observed) // 2, len(rows) - len(samples)
     chains, later_frames, draws = rows[1 : len(videos) + 1], rows[len(videos) + 1 : last], rows[last:]
     rows[0]["chain_distance"] = pair_distances([observed[:half], observed[len(observed) - half :]])[0, 1]
     add_distances(chains, list(videos.values()))
     add_distances(draws, samples)
+    for row, figures in zip([*chains, *draws], utils.in_threads(patches.figures, [*videos.values(), *samples[:1]])):
+        row.update(figures)
+    for row in later_frames:
+        row.update(patches.usual)
     table = [rows[0], *chains, *([mean_row(f"mean of {len(chains)}", chains)] if len(chains) > 1 else [])]
     table += [*later_frames, *([mean_row("LDS", draws)] if draws else [])]
     return table, {name: each for (name, _), each in zip(named, pictured) if name}
@@ -99,9 +109,9 @@ def add_distances(rows, videos):
 
 
 def mean_row(name, rows):
-    """The mean of each column."""
-    means = {c: None if rows[0][c] is None else float(np.mean([r[c] for r in rows])) for c in TEXTURE_COLUMNS}
-    return {"name": name, **means}
+    """The mean of each column over the rows that have it."""
+    columns = {c: [row[c] for row in rows if row[c] is not None] for c in TEXTURE_COLUMNS}
+    return {"name": name, **{c: float(np.mean(values)) if values else None for c, values in columns.items()}}
 
 
 def recovery_report(truth: np.ndarray, recovered: np.ndarray, mask: np.ndarray, more: dict | None = None) -> list[dict]:
@@ -127,7 +137,7 @@ def window_report(samples: np.ndarray, held_out: np.ndarray, training: np.ndarra
         if name == "held out":  # to the nearest other one
             np.fill_diagonal(distances, np.inf if len(held_out) > 1 else 0)
         (std, difference), (usual_std, usual_difference) = motion[name], motion["held out"]
-        row = {"name": name, "nearest": distances.min(axis=1).mean(), "coverage": distances.min(axis=0).mean(),
+        row = {"name": name, "nearest": distances.min(axis=1).mean(), "held_out_nearest": distances.min(axis=0).mean(),
                "temporal_std": std, "std_ratio": std / usual_std, "frame_diff": difference,
                "frame_diff_ratio": difference / usual_difference, "w1": colour_distance(videos, held_out)}
         rows.append({c: v if c == "name" else float(v) for c, v in row.items()})

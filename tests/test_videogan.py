@@ -279,7 +279,7 @@ def test_the_table_of_windows(moving):
     held_out = np.stack([moving(6, 16, 16, phase) for phase in (0, 1, 2)])
     rows = {row["name"]: row for row in window_report(held_out.copy(), held_out, held_out[::-1])}
     for name in ("generated", "training"):
-        assert rows[name]["nearest"] < 0.1 and rows[name]["coverage"] < 0.1
+        assert rows[name]["nearest"] < 0.1 and rows[name]["held_out_nearest"] < 0.1
         assert rows[name]["std_ratio"] == pytest.approx(1) and rows[name]["w1"] == 0
     apart = [[np.sqrt(np.square(a.astype(float) - b).mean()) for b in held_out] for a in held_out]
     expected = np.mean([sorted(distances)[1] for distances in apart])
