@@ -323,12 +323,12 @@ def first_state(f, videos, hidden, probes, *, net_type, reference, refsig, hidde
         q = GaussianField.fit(blind.to(device), refsig, stationary=not any(fixed_axes(net_type)[1:]))
     else:
         mean = torch.tensor(videos[~unseen].mean(dtype=np.float64), dtype=torch.float32)
-        q = WhiteNoise(mean.to(device), refsig)
+        q = WhiteNoise(f.size, mean=mean.to(device), sigma=refsig)
     I, recovered = batches(blind.to(device) - q.mean, batch_size), None
     if hidden is not None:
         recovered = {"I": I, "average": I, "blind": I, "full": batches(full.to(device) - q.mean, batch_size)}
     wake(f, I[0][:1], each=reference == "field")
-    chains = [q.noise(f.size, noise(device, seed, 0, "start", b, num_chain)) for b in range(len(I))]
+    chains = [q.noise(noise(device, seed, 0, "start", b, num_chain)) for b in range(len(I))]
     return {"chains": chains, "recovered": recovered, "epoch": 0, "reference": q.state()}
 
 

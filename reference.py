@@ -20,10 +20,12 @@ from langevin import gaussian_
 
 KNOTS = (-2.5, -1.5, -0.75, 0.0, 0.75, 1.5, 2.5)  # of a pixel's colour curve, in standard deviations of its noise
 MAPS = ("bends", "base", "off", "low", "high")  # what a field knows of a pixel: see `colour_curves`
-POWER = 1.15  # of the clip's covariance: curves make colours rougher than the noise behind them, which is smoother
-WITHIN = (0.15, 0.85)  # quantiles of what leaves the curve: samples go no further
+POWER = 1.07  # of the clip's covariance: curves make colours rougher than the noise behind them, which is smoother
+WITHIN = (0.2, 0.8)  # quantiles of what leaves the curve: samples go no further
 LEVEL = 2  # grey level of what stands still, as f sees it, in standard deviations of what moves
 SAMPLES = 2000  # colours at most from which a pixel's curve is fitted
+AXES = (-3, -2, -1)  # time, height, width
+MARGIN = 8  # frames of the box beyond a video: its opposite ends are neighbours
 LEAST, BAND = 0.7, 0.2  # sigma never falls below; how far above it, in variance, learning slows down
 STRIP = 2**24  # entries of the colours that are sorted at once
 
@@ -31,13 +33,17 @@ STRIP = 2**24  # entries of the colours that are sorted at once
 class WhiteNoise:
     """q(I) = N(mean, sigma^2 Id), mean one grey level: the paper's. x(y) = y."""
 
-    def __init__(self, mean, sigma):
-        """mean: tensor of one grey level; sigma: std in grey levels."""
-        self.mean, self.sigma = mean, sigma
+    def __init__(self, size, *, mean, sigma):
+        """size: (T, H, W) of the videos; mean: tensor of one grey level; sigma: std in grey levels."""
+        self.size, self.mean, self.sigma = size, mean, sigma
 
-    def noise(self, size, generators):
-        """Where chains start: unit noise (as released) of size (T, H, W), a video each generator, channels last."""
-        y = torch.empty(len(generators), *size, 3, device=generators[0].device)
+    def resized(self, size, loop=False):
+        """The same reference for videos of another size (T, H, W)."""
+        return WhiteNoise(size, mean=self.mean, sigma=self.sigma)
+
+    def noise(self, generators):
+        """Where chains start: unit noise (as released), a video each generator, channels last."""
+        y = torch.empty(len(generators), *self.size, 3, device=generators[0].device)
         return gaussian_(y, generators).permute(0, 4, 1, 2, 3)
 
     def video(self, y):
@@ -59,30 +65,34 @@ class WhiteNoise:
 
     def state(self):
         """What a checkpoint keeps, as plain types and tensors."""
-        return {"mean": self.mean, "sigma": self.sigma}
+        return {"size": self.size, "mean": self.mean, "sigma": self.sigma}
 
 
 class GaussianField:
     """q(I): the clip's colours at each pixel, driven by a Gaussian field with the clip's correlations.
 
-        u = sigma (K_t x K_h x K_w) y,     y ~ N(0, Id)
+        u = sigma F^-1 a y,     y ~ N(0, Id)
         x = curve(u_1) + s_2 e_2 [u_2] + s_3 e_3 [u_3]
 
-    u: three independent fields. K_t, K_h, K_w: one matrix an axis, the root of the clip's autocorrelation along it.
-    curve: at each pixel the polyline through the colours that the clip has there, in order along their first principal
-    axis, so that unit noise gives them as often as the clip does. e_2, e_3, s_2, s_3: the other axes, and the std of
-    what leaves the curve along them; [ ] cuts it off where most of the clip's is. With sigma = 1 and f = 0 samples have
-    the clip's colours and covariance at every pixel. As f adds structure, sigma falls (`balance`).
+    u: three independent fields, stationary in time and space. F: the Fourier transform over a box somewhat larger than
+    the video; y: its coefficients, real and imaginary parts; a: the root of the clip's power spectrum. What moves
+    upwards in the clip thus does in samples. curve: at each pixel the polyline through the colours that the clip has
+    there, in order along their first principal axis, so that unit noise gives them as often as the clip does. e_2, e_3,
+    s_2, s_3: the other axes, and the std of what leaves the curve along them; [ ] cuts it off where most of the clip's
+    is. With sigma = 1 and f = 0 samples have the clip's colours and covariance at every pixel. As f adds structure,
+    sigma falls (`balance`).
     """
 
     sigma = 1.0  # of y
 
-    def __init__(self, size, *, scale, mean, motion, maps, lags, loop=False):
-        """size: (T, H, W) of the videos; scale: sigma of the field; mean, motion, maps and lags as `fit` makes them
-        (maps of one pixel serve any H x W); loop: time is a circle."""
-        self.size, self.mean, self.motion, self.maps, self.lags = size, mean, motion, maps, lags
+    def __init__(self, size, *, scale, mean, motion, maps, covariance, loop=False):
+        """size: (T, H, W) of the videos; scale: sigma of the field; mean, motion, maps and covariance as `fit` makes
+        them (maps of one pixel serve any H x W); loop: time is a circle."""
+        self.size, self.mean, self.motion, self.maps, self.covariance = size, mean, motion, maps, covariance
         self.scale = torch.tensor(scale, dtype=torch.float32, device=mean.device)
-        self.K = [root(c, n, circle=loop and axis == 0) for axis, (c, n) in enumerate(zip(lags, size, strict=True))]
+        margins = 0 if loop else MARGIN, size[1] // 4, size[2] // 4  # on a circle opposite ends are neighbours
+        self.box = [fast_length(n + m) if m else n for n, m in zip(size, margins, strict=True)]
+        self.amplitude = amplitudes(covariance, self.box)
 
     @classmethod
     def fit(cls, videos, scale=1.0, stationary=False):
@@ -100,18 +110,19 @@ class GaussianField:
         axes = principal_colours(around, stationary)
         maps = colour_curves(around, axes, stationary)
         first = torch.einsum("chw,ncthw->nthw", axes[:, 0], around)
-        lags = [autocorrelation(gaussianized(first, stationary), axis) for axis in (1, 2, 3)]
+        covariance = autocovariance(gaussianized(first, stationary))
         maps["base"] = maps["base"] + LEVEL * std
         mean = (image - LEVEL * std)[:, None]  # (3, 1, H, W)
-        return cls(tuple(videos.shape[2:]), scale=scale, mean=mean, motion=motion(videos), maps=maps, lags=lags)
+        return cls(tuple(videos.shape[2:]), scale=scale, mean=mean, motion=motion(videos), maps=maps,
+                   covariance=covariance)
 
     def resized(self, size, loop=False):
         """The same field for videos of another size (T, H, W): another H x W only if it is stationary."""
         return GaussianField(**(self.state() | {"size": size}), loop=loop)
 
-    def noise(self, size, generators):
-        """Unit noise for videos of size (T, H, W), one each generator: where chains start."""
-        y = torch.empty(len(generators), 3, *size, device=generators[0].device)
+    def noise(self, generators):
+        """Unit noise y (N, 3, T', H', W' / 2 + 1, 2), a video each generator: where chains start."""
+        y = torch.empty(len(generators), 3, *self.amplitude.shape, 2, device=generators[0].device)
         return gaussian_(y, generators)
 
     def video(self, y):
@@ -122,14 +133,19 @@ class GaussianField:
         """df(x(y))/dy = (dx/dy)^T df/dx, given the function gradient(x) = df/dx."""
         u = self.field(y)
         g = gradient(self.colour(u))
-        return self.field(self.colour_transposed(u, g), transposed=True)
+        return self.field_transposed(self.colour_transposed(u, g))
 
-    def field(self, y, transposed=False):
-        """u = sigma (K_t x K_h x K_w) y, or the transpose of that map; both (N, 3, T, H, W)."""
-        K_t, K_h, K_w = (K.T if transposed else K for K in self.K)
-        n, _, t, h, w = y.shape
-        u = (K_t @ y.reshape(n * 3, t, h * w)).view(-1, h, w)
-        return (K_h @ u @ (self.scale * K_w.T)).view(y.shape)
+    def field(self, y):
+        """u = sigma F^-1 a y, (N, 3, T, H, W)."""
+        t, h, w = self.size
+        z = torch.view_as_complex(y) * (self.scale * self.amplitude)
+        return torch.fft.irfftn(z, s=self.box, dim=AXES, norm="forward")[:, :, :t, :h, :w]
+
+    def field_transposed(self, v):
+        """The transpose of `field`: what v (N, 3, T, H, W) is to y."""
+        z = torch.fft.rfftn(v, s=self.box, dim=AXES) * (self.scale * self.amplitude)
+        z[..., 1 : (self.box[2] + 1) // 2] *= 2  # each of these stands for its conjugate, too
+        return torch.view_as_real(z)
 
     def colour(self, u):
         """The videos x of fields u, channels last."""
@@ -169,7 +185,7 @@ class GaussianField:
     def state(self):
         """What a checkpoint keeps, as plain types and tensors."""
         return {"size": self.size, "scale": self.scale.item(), "mean": self.mean, "motion": self.motion,
-                "maps": self.maps, "lags": self.lags}
+                "maps": self.maps, "covariance": self.covariance}
 
 
 def weighted(weights, channels):
@@ -180,7 +196,9 @@ def weighted(weights, channels):
 
 def load_reference(state):
     """The reference that a checkpoint's state keeps (an earlier version's was always white noise)."""
-    kept = state.get("reference") or {"mean": state["mean"], "sigma": state["settings"]["refsig"]}
+    learned = state["settings"]
+    kept = state.get("reference") or {"size": (learned["num_frames"], *learned["im_size"]), "mean": state["mean"],
+                                      "sigma": learned["refsig"]}
     return GaussianField(**kept) if "maps" in kept else WhiteNoise(**kept)
 
 
@@ -281,24 +299,44 @@ def gaussianized(first, stationary):
     return noise.view(n, t, h, w) if stationary else noise.T.reshape(n, t, h, w)
 
 
-def autocorrelation(x, axis):
-    """The autocorrelation of x along an axis at lags 0, 1, ..., float64, unbiased, then tapered by a cosine to 0 at the
-    axis' length; the mean over all else."""
-    x = x.movedim(axis, -1).double()
-    n = x.shape[-1]
-    power = torch.fft.rfft(x, n=2 * n).abs().square().flatten(0, -2).sum(0)
-    lags = torch.arange(n, device=x.device)
-    covariance = torch.fft.irfft(power, n=2 * n)[:n] / (n - lags)
-    return covariance / covariance[0] * (0.5 + 0.5 * torch.cos(math.pi * lags / n))
+def autocovariance(x):
+    """The autocovariance of x (N, T, H, W), mean over the videos: lags 0, 1, ... in time, and in space up to half the
+    side either way, lag 0 in the middle; unbiased, then tapered by a cosine to 0."""
+    n, reach = x.shape[1:], (x.shape[1], *((side + 1) // 2 for side in x.shape[2:]))  # lags below these
+    box = [fast_length(side + lags) for side, lags in zip(n, reach, strict=True)]
+    power = sum(torch.fft.rfftn(video, s=box, dim=AXES).abs().square() for video in x) / len(x)
+    covariance = torch.fft.irfftn(power, s=box, dim=AXES)
+    for axis, (side, lags) in enumerate(zip(n, reach, strict=True)):
+        lag = torch.arange(0 if axis == 0 else 1 - lags, lags, device=x.device)
+        weight = (0.5 + 0.5 * torch.cos(math.pi * lag / lags)) / (side - lag.abs())
+        shape = [-1 if k == axis else 1 for k in range(3)]
+        covariance = covariance.index_select(axis, lag % box[axis]) * weight.view(shape)
+    return covariance
 
 
-def root(correlation, n, circle=False):
-    """K (n, n): K K^T is, to the POWER, the correlation matrix of n moments, 0 beyond the lags known; on a circle a lag
-    is the shorter way. Negative eigenvalues are left out, and rows are scaled to unit variance."""
-    known = torch.zeros(max(n, len(correlation)), dtype=torch.float64, device=correlation.device)
-    known[: len(correlation)] = correlation
-    lag = torch.arange(n, device=known.device)
-    lag = (lag[:, None] - lag).abs()
-    values, vectors = torch.linalg.eigh(known[torch.minimum(lag, n - lag) if circle else lag])
-    K = (vectors * values.clamp(min=1e-6 * values[-1]) ** (POWER / 2)) @ vectors.T
-    return (K / K.norm(dim=1, keepdim=True)).float()
+def amplitudes(covariance, box):
+    """a (T', H', W' / 2 + 1) for `GaussianField.field` in a box (T', H', W'): fields then have unit variance and the
+    spectrum, to the POWER, of the autocovariance, which is 0 beyond the lags it has."""
+    later = covariance[1:].flip(0, 1, 2)  # the lags of negative time are those of positive time in opposite directions
+    whole = torch.cat([later, covariance])
+    on_box = whole.new_zeros(box)
+    places = [(torch.arange(n, device=whole.device) - n // 2) % side for n, side in zip(whole.shape, box, strict=True)]
+    on_box.index_put_(torch.meshgrid(*places, indexing="ij"), whole, accumulate=True)
+    power = torch.fft.rfftn(on_box).real.clamp(min=0) ** POWER
+    both = power.new_full((power.shape[2],), 2.0)  # a coefficient and its conjugate; the first, and of an even number
+    both[0] = 1  # the last, stand alone
+    if box[2] % 2 == 0:
+        both[-1] = 1
+    return (power / both / (power * both).sum()).sqrt()
+
+
+def fast_length(n):
+    """The next length from n on whose Fourier transform is fast: no prime factor above 5."""
+    while True:
+        rest = n
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return n
+        n += 1

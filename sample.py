@@ -17,7 +17,7 @@ from judge.page import write_page
 from judge.tables import in_pieces
 from langevin import langevin
 from model import descriptor, fixed_axes
-from reference import GaussianField, load_reference
+from reference import load_reference
 from run.adam import learning_rate
 from run.flags import RunError
 from run.folder import delete_outputs, load_checkpoint
@@ -40,10 +40,8 @@ def sample_learned(args, given):
         period = math.prod(layer.stride[0] for layer in f.layers)
         size = (-(-size[0] // period) * period, *size[1:])
     margin = 0 if args.loop or size[0] == f.size[0] else MARGIN
-    q = load_reference(state)
-    if isinstance(q, GaussianField):
-        q = q.resized((size[0] + 2 * margin, *size[1:]), args.loop)
-    y = first_noise(args, q, torch.cat(state["chains"]), (size[0] + 2 * margin, *size[1:]))
+    q = load_reference(state).resized((size[0] + 2 * margin, *size[1:]), args.loop)
+    y = first_noise(args, q, f.size, torch.cat(state["chains"]))
     y = sample(f.wrap_time(args.loop), q, y, state, args)
     J = utils.to_uint8(q.video(y) + q.mean)[:, margin : margin + size[0]]
     delete_outputs(folder)
@@ -58,12 +56,12 @@ def sample_learned(args, given):
     print(f"{len(J)} new videos of {size[0]} frames of {size[1]}x{size[2]} are in '{folder}/final_results'")
 
 
-def first_noise(args, q, chains, size):
-    """Where new videos of size (T, H, W) start: noise of the reference q or, with -start chains, the saved chains."""
+def first_noise(args, q, learned, chains):
+    """Where new videos start: noise of the reference q or, with -start chains, the saved chains of the size learned."""
     if args.start == "noise":
-        return q.noise(size, [utils.generator(args.device, args.seed, "start", k) for k in range(args.sample_size)])
-    if chains.shape[2:] != size:
-        raise InputError("-start chains keeps the size that was learned: use -start noise for another")
+        return q.noise([utils.generator(args.device, args.seed, "start", k) for k in range(args.sample_size)])
+    if args.loop or q.size != tuple(learned):
+        raise InputError("-start chains keeps the size that was learned, without -loop: use -start noise")
     return torch.stack([chains[k % len(chains)] for k in range(args.sample_size)])
 
 
@@ -71,7 +69,7 @@ def sample(f, q, y, state, args):
     """y after -test_steps Langevin steps in the learned model of a checkpoint's state, each at the step size that
     learning had at that share of its epochs."""
     learned, steps = state["settings"], range(1, args.test_steps + 1)
-    chunk = args.chunk or pick_chunk(f, y.shape[2:], len(y), args.device)
+    chunk = args.chunk or pick_chunk(f, q.size, len(y), args.device)
     generators = [utils.generator(args.device, args.seed, "test", k) for k in range(len(y))]
     gradient = FastGradient(f, state["precision"])
 
