@@ -196,15 +196,12 @@ def weighted(weights, channels):
 
 def load_reference(state):
     """The reference that a checkpoint's state keeps (an earlier version's was always white noise)."""
-    learned = state["settings"]
-    kept = state.get("reference") or {"size": (learned["num_frames"], *learned["im_size"]), "mean": state["mean"],
-                                      "sigma": learned["refsig"]}
+    if "reference" not in state:
+        learned = state["settings"]
+        size = (learned["num_frames"], *learned["im_size"])
+        return WhiteNoise(size, mean=state["mean"], sigma=learned["refsig"])
+    kept = state["reference"]
     return GaussianField(**kept) if "maps" in kept else WhiteNoise(**kept)
-
-
-def motion(videos):
-    """How much videos (N, 3, T, H, W) move: their standard deviation over time, mean over all else."""
-    return videos.std(2, correction=0).mean().item()
 
 
 # ------------------------------------------------------------------------------------------------- fitting the field
