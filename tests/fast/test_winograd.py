@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from test_model import circular_features, error, net, norm_error, video
+from tools import circular_features, error, net, norm_error, video
 
 from fast import winograd
 from fast.routes import Columns, Direct, FastConv, Winograd, choose

@@ -24,7 +24,7 @@ from videogan.learn import Learner, build_nets, discriminator_loss, generator_lo
 from videogan.nets import Discriminator, Generator, Scene, compose, down, up
 from videogan.settings import parse, settings_of
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 NARROW = "import videogan.nets; videogan.nets.WIDTH = 16"  # for a run in a process of its own

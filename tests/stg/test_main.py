@@ -17,6 +17,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tools import (
+    assert_refused,
+    assert_same_run,
+    assert_same_state,
+    contents,
+    leaves,
+    read_log,
+    restore,
+    rows_of,
+    state_of,
+)
 
 import data
 import main
@@ -104,66 +115,6 @@ def copy_of(tmp_path):
     return copy
 
 
-def state_of(run, name="latest"):
-    return torch.load(run / f"model/{name}.pt", weights_only=True)
-
-
-def rows_of(run):
-    with open(run / "metrics.csv", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def leaves(state, name=""):
-    """Everything in nested dicts and lists, by its path."""
-    if isinstance(state, dict | list | tuple):
-        items = state.items() if isinstance(state, dict) else enumerate(state)
-        return {path: leaf for key, value in items for path, leaf in leaves(value, f"{name}/{key}").items()}
-    return {name: state}
-
-
-def assert_same_state(one, two):
-    one, two = (leaves({k: v for k, v in state_of(run).items() if k != "settings"}) for run in (one, two))
-    assert one.keys() == two.keys()
-    for name, value in one.items():
-        same = torch.equal(value, two[name]) if isinstance(value, torch.Tensor) else value == two[name]
-        assert same, name
-
-
-def assert_same_run(one, two):
-    """Bit for bit the same state, metrics (but for the time taken), frames and GIFs."""
-    assert_same_state(one, two)
-    rows = [[{k: v for k, v in row.items() if "seconds" not in k} for row in rows_of(run)] for run in (one, two)]
-    assert rows[0] == rows[1]
-    pictures = [sorted(p.relative_to(run) for p in run.glob("*/**/*.png") if p.parts[-2] != "progress")
-                for run in (one, two)]
-    films = [f"final_results/{p.name}" for p in (one / "final_results").glob("*.gif")]
-    assert pictures[0] == pictures[1] and films
-    for name in [*pictures[0], *films, f"progress/epoch_{state_of(one)['epoch']:04d}.png"]:
-        assert (one / name).read_bytes() == (two / name).read_bytes(), name
-
-
-def contents(folder):
-    """Every file below a folder with its bytes, and every folder."""
-    return {p.relative_to(folder): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
-
-
-def restore(folder, before):
-    """Put a folder back as it was, for the tests that follow one that failed."""
-    if contents(folder) != before:
-        shutil.rmtree(folder)
-        for name, content in before.items():
-            (folder / name.parent).mkdir(parents=True, exist_ok=True)
-            (folder / name).mkdir(exist_ok=True) if content is None else (folder / name).write_bytes(content)
-
-
-def assert_refused(done, *parts):
-    """Exit code 2 and one line on stderr that contains all the parts."""
-    assert done.code == 2, done.err
-    [line] = done.err.splitlines()
-    for part in parts:
-        assert part in line
-
-
 # ----------------------------------------------------------------------------------------------- what a run leaves
 
 
@@ -231,12 +182,6 @@ def test_metrics_have_a_row_for_each_epoch_that_agrees_with_the_state(learned, d
     assert last["recon_err"] == pytest.approx(error, rel=1e-5)
     for name, value in quick_metrics(J, (I - mean)[0]).items():
         assert last[name] == pytest.approx(value, rel=1e-4), name
-
-
-def read_log(run):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    return EventAccumulator(str(run / "log"), size_guidance={"images": 0, "scalars": 0, "tensors": 0}).Reload()
 
 
 def test_tensorboard_has_every_curve_a_sheet_an_animation_and_the_settings(learned):

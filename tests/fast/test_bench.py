@@ -36,15 +36,3 @@ def test_the_table_has_every_variant_that_the_machine_has_instructions_for(net_t
     bench.print_table(rows)
     printed = capsys.readouterr().out
     assert printed.count(f"\n{net_type} ") >= len(rows) and "arithmetic takes" in printed and "Self CPU" in printed
-
-
-@pytest.mark.usefixtures("gpu")
-def test_a_gpu_is_measured_by_its_graphs(monkeypatch, capsys):
-    monkeypatch.setitem(bench.NETS, "FC_S_large", 16)
-    monkeypatch.setattr(bench, "product_rate", lambda dtype, device: 100.0)
-    monkeypatch.setattr(bench, "CHAIN", 2)
-    rows = queue.Queue()
-    bench.measure("FC_S_large", "cuda", rounds=1, chains=2, profile=False, queue=rows)
-    bench.print_table(rows.get())
-    printed = capsys.readouterr().out
-    assert "ours fp32" in printed

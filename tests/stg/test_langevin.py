@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from fast.graph import LangevinGraph
 from langevin import langevin
 
 
@@ -114,24 +113,3 @@ def test_no_graph_is_built():
     w = torch.ones(1, requires_grad=True)
     x = langevin(torch.zeros(1, 3), lambda x: w * x, 2, 0.3, generators(1))
     assert not x.requires_grad
-
-
-@pytest.mark.usefixtures("gpu")
-def test_a_cuda_graph_is_the_same_chain():
-    x, mode = videos(2, seed=1).cuda(), videos(1, seed=2).cuda()
-    free = torch.zeros(2, 1, 4, 5, 6, dtype=torch.bool, device="cuda")
-    free[:, :, 1:3] = True
-
-    def each(seeds):
-        return [torch.Generator("cuda").manual_seed(seed) for seed in seeds]
-
-    def score(x):
-        return mode - x
-
-    for mask in (None, free):
-        graph = LangevinGraph(x, score, 5, 0.3, each([1, 2]), mask)
-        for start, delta, seeds in ((x, 0.3, [3, 4]), (x + 1, 0.1, [5, 6])):
-            expected = langevin(start, score, 5, delta, each(seeds), mask)
-            assert torch.equal(graph(start, delta, each(seeds), mask), expected)
-        mode.add_(1)  # what the score reads, changed in its place
-        assert torch.equal(graph(x, 0.3, each([3, 4]), mask), langevin(x, score, 5, 0.3, each([3, 4]), mask))

@@ -1,0 +1,105 @@
+"""The command line: exact flags, errors of one line, help, exit codes."""
+
+
+import pytest
+import torch
+
+from run.flags import (
+    ArgumentParser,
+    RunError,
+    Terminated,
+    add_flag,
+    device_name,
+    image_size,
+    positive_float,
+    positive_int,
+    run_program,
+)
+
+
+@pytest.fixture
+def flags():
+    parser = ArgumentParser(prog="some.py")
+    add_flag(parser, "category", "fire", "what")
+    add_flag(parser, "im_size image_size sz", "16", "side", type=image_size)
+    add_flag(parser, "num_chain", 3, "chains", type=positive_int)
+    add_flag(parser, "lr", 0.1, "rate", type=positive_float)
+    add_flag(parser, "overwrite", help="delete", action="store_true")
+    return parser
+
+
+def test_flags_take_one_dash_or_two_and_every_name(flags):
+    for dash in ("-", "--"):
+        for name in ("im_size", "image_size", "sz"):
+            assert flags.parse_args([f"{dash}{name}", "24"]).im_size == (24, 24)
+        assert flags.parse_args([f"{dash}num_chain=5"]).num_chain == 5
+        assert flags.parse_args([f"{dash}overwrite"]).overwrite
+    assert flags.parse_args(["-sz", "100x200"]).im_size == (100, 200)
+    default = flags.parse_args([])
+    assert (default.category, default.im_size, default.num_chain, default.lr) == ("fire", (16, 16), 3, 0.1)
+    assert default.overwrite is False
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["-cat x", "--cat x", "-c x", "--im 3", "-num 3", "-l 3", "-over", "-nope 1", "x", "-category", "-lr -1",
+     "-lr -1e-3", "-lr=-1e-3", "-lr 0", "-lr nan", "-lr inf", "-lr x", "-num_chain 0", "-num_chain -3",
+     "-num_chain 1.5", "-num_chain 1e3", "-num_chain x", "-num_chain=", "-im_size 0", "-im_size 3x0",
+     "-im_size 3x", "-im_size x", "-im_size 1x2x3", "-im_size -4"],
+)
+def test_bad_flags_are_one_line_and_exit_2(flags, given, capsys):
+    with pytest.raises(SystemExit) as stop:
+        flags.parse_args(given.split())
+    assert stop.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == "" and len(err.splitlines()) == 1
+    assert err.startswith("some.py: ")
+    assert any(part.lstrip("-").split("=")[0] in err for part in given.split())
+
+
+def test_help_shows_one_form_of_each_flag_its_default_and_older_names_at_the_end(flags, capsys):
+    with pytest.raises(SystemExit) as stop:
+        flags.parse_args(["-h"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for part in ("-category X ", "what (fire)", "side (16)", "(3)", "(0.1)", "-im_size: -image_size -sz"):
+        assert part in text
+    assert text.count("-category") == text.count("-sz") == 1 and "--" not in text
+
+
+def test_auto_is_a_device_that_works_and_others_must_exist():
+    torch.empty(1, device=device_name("auto"))
+    assert device_name("cpu") == torch.device("cpu")
+    for name in ("cuda:77", "tpu", "", "cpu cpu"):
+        with pytest.raises(Exception, match="there is no device"):
+            device_name(name)
+
+
+class BadInput(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    "error, code, part",
+    [(BadInput("no such clip"), 2, "no such clip"), (RunError("diverged"), 1, "diverged"),
+     (RunError("other settings", code=2), 2, "other settings"), (KeyboardInterrupt(), 130, "interrupted"),
+     (KeyboardInterrupt("epoch 3 is saved"), 130, "epoch 3 is saved"),
+     (Terminated("epoch 3 is saved"), 143, "epoch 3 is saved"),
+     (OSError(28, "No space left on device"), 1, "No space left on device"),
+     (PermissionError(13, "Permission denied", "/x/y"), 1, "/x/y"), (torch.OutOfMemoryError("x"), 1, "memory")],
+    ids=repr,
+)
+def test_what_a_user_can_cause_is_one_line_and_an_exit_code(error, code, part, capsys):
+    def program():
+        raise error
+
+    assert run_program(program, BadInput) == code
+    [line] = capsys.readouterr().err.splitlines()
+    assert part in line
+
+
+def test_a_program_that_ends_well_is_exit_0_and_a_bug_is_a_traceback(capsys):
+    assert run_program(lambda: None, BadInput) == 0
+    assert capsys.readouterr().err == ""
+    with pytest.raises(ZeroDivisionError):
+        run_program(lambda: 1 / 0, BadInput)
