@@ -19,6 +19,7 @@ from fast.gradient import FastGradient, pick_precision
 from fast.graph import FastLangevin
 from judge.clip import judge_against_clip
 from judge.metrics import QUICK_COLUMNS, quick_metrics
+from judge.page import write_page
 from judge.tables import recovery_report, save_report
 from langevin import langevin
 from model import NETS, descriptor, fixed_axes, layer_table
@@ -392,7 +393,7 @@ def learn(args):
 
     quick = args.device.type != "cpu" or (args.preset == "quality" and max(args.im_size) <= 64)
     about = f"sampling in {learner.precision}, {learner.chunk} videos at once"
-    fit(learner, run, outputs, total=args.num_epochs, log_step=args.log_step, shown=SHOWN, begin=begin,
+    fit(learner, run, outputs, total=args.num_epochs, log_step=args.log_step, shown=SHOWN, begin=begin, page=write_page,
         header=f"{header(args, f, names)}\n{about}",
         shorter=None if quick else "-im_size 64 -preset quality takes minutes")
 

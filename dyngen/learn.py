@@ -19,6 +19,7 @@ from dyngen.generate import asked_for, build_net, check_content, grey, new_video
 from dyngen.nets import layer_table, memory_per_frame
 from dyngen.settings import settings_of
 from fast.device import prepare
+from judge.page import write_page
 from judge.pictures import draw_texture_report
 from judge.tables import in_pieces, recovery_report, save_report, texture_report
 from langevin import gaussian_, langevin
@@ -296,7 +297,7 @@ def learn(args):
 
     errors = [] if learner.truth is None else ["recovery_error", "recovery_error_mean"]
     fit(learner, run, lambda moving, last: outputs(args, learner, run, videos, hidden, moving, last),
-        total=args.num_epochs, log_step=args.log_step, shown=["psnr", "std_xi", *errors], begin=begin,
+        total=args.num_epochs, log_step=args.log_step, shown=["psnr", "std_xi", *errors], begin=begin, page=write_page,
         header=f"{header(args, net, names)}\n{about_likelihood(learner)}",
         shorter="-num_epochs 300 shows the scene" if args.device.type == "cpu" else None)
 

@@ -5,7 +5,6 @@ same sums, and none builds a graph for autograd. What a route makes of the weigh
 again at every call, so that whoever keeps them (`FastConv`) can bring them up to date in their place in memory.
 
     Direct     the library's own
-    Frames     forward, many channels: a sum of convolutions in the plane, one for each tap in time
     Columns    back, few channels: no product is spent on zeros
     Winograd   few channels: fewer multiplications (winograd.py)
     Blocks     few channels: stride 1 over blocks of stride^3 pixels as many channels, which matrix units like
@@ -43,7 +42,7 @@ def choose(layer, size):
     if weight.is_cuda:
         return Direct, Direct
     if many:
-        return Frames if large else Direct, Direct
+        return Direct, Direct
     if not winograd.saves(layer.kernel, layer.stride, layer.out_size(size)):
         return Direct, Columns
     return Winograd if large else Direct, Winograd
@@ -134,31 +133,6 @@ class Direct:
 
     def backward(self, g, size, kernels):
         return F.conv_transpose3d(g, self.layer.weight, stride=self.layer.stride)
-
-
-class Frames:
-    """The convolution as the sum over the taps in time of convolutions in the plane, which libraries do a third
-    faster where there are many channels."""
-
-    def __init__(self, layer):
-        self.layer = layer
-
-    def make(self):
-        """One kernel (c_out, c, kh, kw) for each tap in time."""
-        taps = self.layer.weight.unbind(2)
-        return [kernel.contiguous(memory_format=torch.channels_last) for kernel in taps]
-
-    def forward(self, x, kernels):
-        count = self.layer.out_size(x.shape[2:])[0]
-        stride, *strides = self.layer.stride
-        x = self.layer.pad(x)
-        frames = x.permute(2, 0, 3, 4, 1)
-        phases = [frames[p::stride].contiguous() for p in range(stride)]  # a tap meets the frames of one
-        y = self.layer.bias[:, None, None]
-        for k, kernel in enumerate(kernels):
-            seen = phases[k % stride][k // stride :][:count].flatten(0, 1).permute(0, 3, 1, 2)
-            y = y + F.conv2d(seen, kernel, stride=strides)
-        return y.unflatten(0, (count, len(x))).permute(1, 2, 0, 3, 4)
 
 
 class Columns:

@@ -110,8 +110,8 @@ class Run:
     # checkpoints
 
     def save(self, state, epoch, write, told, moving, last):
-        """In the background call write(), which writes what there is to see, then save the state, renew the page, and
-        call told(): a line, a page or a checkpoint never claims what is not there.
+        """In the background call write(), which writes what there is to see, then save the state, then call told(): a
+        line or a checkpoint never claims what is not there.
 
         A CPU's state is saved every time; a GPU's, whose steps are short, if it is small or the moment is one of those
         that are `moving` or the run's `last`. Learning goes on meanwhile with a copy of the state kept aside, unless a
@@ -128,17 +128,11 @@ class Run:
             write()
             if due:
                 self.save_checkpoint(kept, epoch)
-                self.write_page()
                 told()
 
         self.in_background(job)
         if due and not copied:
             self.wait()
-
-    def write_page(self):
-        from judge.page import write_page
-
-        write_page(self.folder)
 
     def save_checkpoint(self, state, epoch):
         """Save the whole state; the newest few epochs are kept, and latest.pt is the last of them."""

@@ -27,7 +27,7 @@ def uninterrupted():
         raise Terminated if signal.SIGTERM in pending else KeyboardInterrupt
 
 
-def fit(learner, run, outputs, *, total, log_step, shown, header, begin=None, shorter=None):
+def fit(learner, run, outputs, *, total, log_step, shown, header, begin=None, page=None, shorter=None):
     """Learn until `total` steps are done (epochs or iterations: run.unit), with a progress bar.
 
     learner: `done`, how many steps are done, and four methods. learn() does the work of a step, and may be interrupted.
@@ -35,8 +35,8 @@ def fit(learner, run, outputs, *, total, log_step, shown, header, begin=None, sh
     time. undo() takes back what an interrupted learn() has changed. state() gives what a checkpoint keeps.
     outputs(moving, last) -> a function that writes the outputs of this moment. It is called every log_step steps, and
     at the last one; moving: whether to renew what moves, too, which takes long.
-    header: what to print at the start. begin(): called once before the first step. shown: the metrics on the bar.
-    shorter: what makes a long run short, for a hint.
+    header: what to print at the start. begin(): called once before the first step. page(folder): called when a moment
+    has been saved, to show it. shown: the metrics on the bar. shorter: what makes a long run short, for a hint.
     """
     unit, metrics, first = run.unit, {}, learner.done + 1
     if first > total:
@@ -57,7 +57,7 @@ def fit(learner, run, outputs, *, total, log_step, shown, header, begin=None, sh
             if last or done % log_step == 0:
                 moving = last or done < first + log_step or done // log_step % MOVING == 0
                 line = f"{unit} {done}/{total}  " + "  ".join(f"{name} {metrics[name]:.4g}" for name in shown)
-                run.save(learner.state(), done, outputs(moving, last), tell(line), moving, last)
+                run.save(learner.state(), done, outputs(moving, last), tell(line, page, run.folder), moving, last)
             if done == first + 2 and not last:  # the first prepares much that the others find
                 tell_time_left(unit, time.perf_counter() - begun, total - done, shorter)
         run.wait()
@@ -97,9 +97,16 @@ def stop_early(learner, run, stop):
     raise RunError(f"{stop} ({saved})") from None
 
 
-def tell(line):
-    """A function that prints a line about a moment that is saved, where there is no progress bar."""
-    return lambda: None if sys.stderr.isatty() else print(line, flush=True)
+def tell(line, page, folder):
+    """A function that tells of a moment that is saved: by page(folder) and, where there is no progress bar, a line."""
+
+    def told():
+        if page:
+            page(folder)
+        if not sys.stderr.isatty():
+            print(line, flush=True)
+
+    return told
 
 
 def tell_time_left(unit, seconds, steps, shorter):

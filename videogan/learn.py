@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from fast.device import prepare
+from judge.page import write_page
 from judge.tables import save_report, window_report
 from run.adam import Adam
 from run.flags import RunError, listed
@@ -185,6 +186,7 @@ def learn(args):
         save_frames(run.folder / "observed_sequence", first_of(train, SAMPLES))
     fit(learner, run, lambda moving, last: outputs(args, learner, run, unseen, moving, last),
         total=args.num_iterations, log_step=args.log_step, shown=SHOWN, header=header(args, nets, train, held_out),
+        page=write_page,
         shorter="-batch_size 8 -num_iterations 1000 shows the scenes" if args.device.type == "cpu" else None)
     if learner.bad:
         print(f"{len(learner.bad)} of {len(train)} clips could not be read and were skipped")

@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 
 import data
+import dyngen.learn
 import langevin
 import main_dyn_G
 import utils
 from dyngen.generate import build_net, grey, new_videos, replayed_videos
-from dyngen.learn import Learner, pack, released_mask, unpack
+from dyngen.learn import pack, pictures, released_mask, unpack
 from dyngen.nets import IMAGE_SIZES, DynamicGenerator, Generator, ShiftNorm, Transition, by_columns
 from dyngen.settings import parse
 from run.flags import RunError
@@ -222,7 +223,7 @@ def make_learner(moving):
             torch.nn.init.normal_(layer.weight, std=0.3)
         if videos is None:
             videos = np.stack([moving(args.num_frames, args.im_size, args.im_size, phase=k) for k in range(clips)])
-        return Learner(args, videos, hidden, net)
+        return dyngen.learn.make_learner(args, net, None, videos, hidden)
 
     return make
 
@@ -248,7 +249,7 @@ def log_joint(learner, u, unknown, I, visible):
     latents = unpack(u, unknown)
     x, _ = learner.net(**latents)
     error = (I - x) ** 2 if visible is None else visible * (I - x) ** 2
-    return (-error.sum() / learner.args.refsig**2 - sum((v**2).sum() for v in latents.values())) / 2
+    return (-error.sum() / learner.refsig**2 - sum((v**2).sum() for v in latents.values())) / 2
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -348,11 +349,12 @@ def test_hidden_pixels_influence_nothing(make_learner, moving, scale):
         for _ in range(2):
             metrics = learn_epoch(learner)
         gradients = [p.grad for p in learner.net.parameters()]
-        states.append((snapshot(learner.state()), gradients, learner.pictures()[1], metrics["recovery_error"]))
-    (state, gradients, pictures, error), (state_2, gradients_2, pictures_2, error_2), (state_3, *_) = states
+        seen_by_all = pictures(parse(flags(**TINY))[0], learner, videos)[1]
+        states.append((snapshot(learner.state()), gradients, seen_by_all, metrics["recovery_error"]))
+    (state, gradients, shown, error), (state_2, gradients_2, shown_2, error_2), (state_3, *_) = states
     assert_same(state, state_2)
     assert_same(gradients, gradients_2)
-    assert (pictures == pictures_2).all()
+    assert (shown == shown_2).all()
     assert error != error_2  # the truth is looked at for the score alone
     assert not torch.equal(state["latents"]["xi"], state_3["latents"]["xi"])
 
@@ -362,7 +364,7 @@ def test_recovery_error_is_the_mean_over_hidden_pixels_in_grey_levels(make_learn
     assert learner.recovery_error(learner.truth) == 0
     assert learner.recovery_error(learner.truth + learner.visible) == 0
     assert learner.recovery_error(learner.truth - 2 / 255) == pytest.approx(1, rel=1e-4)
-    recovered = learner.pictures()[1]
+    recovered = pictures(parse(flags(**TINY))[0], learner, grey(learner.truth))[1]
     shown, observed = torch.from_numpy(~hidden_block()), grey(learner.I)
     assert (recovered[shown.numpy()] == observed[shown.numpy()]).all() and (recovered != observed).any()
     assert (observed[~shown.numpy()] == 128).all()
@@ -380,7 +382,7 @@ def test_later_chunks_start_from_the_state_that_the_one_before_has_reached(make_
 
     learner.net.forward = spy
     learn_epoch(learner)
-    steps = learner.args.sample_steps + 1
+    steps = learner.sample_steps + 1
     assert len(starts) == 3 * steps  # 7 frames in chunks of 3: 3, 3, 1
     assert all(torch.equal(s, seen[steps - 1]) and not unknown for s, unknown, _ in starts[steps : 2 * steps])
     assert starts[0][1] and not torch.equal(starts[0][0], starts[1][0])
@@ -429,10 +431,10 @@ def test_an_epoch_that_ends_early_never_was(make_learner, monkeypatch):
     assert_same(before, snapshot(learner.state()))
 
     monkeypatch.setattr(learner, "learn_chunk", learn_chunk)
-    learner.args.step_size = 1e15
+    learner.step_size = 1e15
     with pytest.raises(RunError, match="diverged in epoch 2: .* lower -step_size or -lr"):
         learn_epoch(learner)
-    learner.args.step_size = 0.03
+    learner.step_size = 0.03
     assert_same(before, snapshot(learner.state()))
 
 
@@ -453,26 +455,25 @@ def test_the_rate_falls_at_the_end(make_learner):
 
 
 def test_each_clip_is_generated_with_its_own_content_or_with_the_one_asked_for(make_learner):
-    learner = make_learner(clips=3, content_size=3, batch_size=3, init_state="inferred", burn_in=4)
-    args, latents, seen = learner.args, learner.latents, []
+    learner = make_learner(clips=3, content_size=3, batch_size=3)
+    latents, seen = learner.latents, []
+    asked = {"batch_size": 3, "chunk": 3, "sections": 4, "burn_in": 4, "init_state": "inferred", "seed": 0}
     generate = learner.net.generate
     learner.net.generate = lambda xi, s, a, m, chunk: seen.append((xi, s, a)) or generate(xi, s, a, m, chunk)
     for content in ("inferred", "2", "random"):
-        args.content = content
-        videos = new_videos(learner.net, latents, args, batch=0)
+        videos = new_videos(learner.net, latents, 0, content=content, **asked)
         assert videos.shape == (3, 3, 12, 8, 8)  # four sections of three frames, without the burn-in
     (xi, s, own), (_, _, swapped), (_, _, random) = seen
     assert torch.equal(own, latents["a"]) and torch.equal(swapped, latents["a"][[2, 2, 2]])
     assert not torch.isin(random, latents["a"]).any()
-    args.burn_in, args.content = 0, "inferred"
-    new_videos(learner.net, latents, args, batch=0)
+    asked |= {"burn_in": 0, "content": "inferred"}
+    new_videos(learner.net, latents, 0, **asked)
     assert torch.equal(seen[-1][1], latents["s"]) and not torch.equal(s, latents["s"])
-    args.init_state = "random"
-    new_videos(learner.net, latents, args, batch=1)
+    new_videos(learner.net, latents, 1, **asked | {"init_state": "random"})
     assert not torch.isin(seen[-1][1], latents["s"]).any() and not torch.equal(seen[-1][0][:, :12], seen[-2][0][:, :12])
 
     seen.clear()
-    replayed_videos(learner.net, latents, args, "1")
+    replayed_videos(learner.net, latents, batch_size=3, chunk=3, content="1")
     assert torch.equal(seen[0][0], latents["xi"]) and torch.equal(seen[0][2], latents["a"][[1, 1, 1]])
 
 
@@ -700,8 +701,8 @@ def test_a_learned_model_is_used_as_it_was_learned(program, tmp_path):
     torch.save({"net": {}}, tmp_path / "other.pt")
     code, _, err = program(test=True, ckpt=tmp_path / "other.pt")
     assert code == 2 and "is not a checkpoint of this program" in err
-    code, _, err = program(**{**LEARN, "content_size": 0, "num_epochs": 2, "lr": 0.5})
-    assert code == 2 and "lr was 0.002, now 0.5" in err
+    code, _, err = program(**{**LEARN, "content_size": 0, "num_epochs": 2, "refsig": 0.7})
+    assert code == 2 and "refsig was 1.0, now 0.7" in err
 
 
 def test_new_videos_of_one_clip_are_judged_piece_by_piece(program, clips, tmp_path):

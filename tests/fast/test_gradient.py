@@ -10,7 +10,7 @@ from torch import nn
 
 from bench import plain_features, plain_gradient
 from fast.gradient import FastGradient
-from fast.routes import Blocks, Columns, Direct, FastConv, FastPlane, Frames, Winograd, choose
+from fast.routes import Blocks, Columns, Direct, FastConv, FastPlane, Winograd, choose
 from model import NETS, FullPlane, Layer
 from run.adam import Adam
 
@@ -222,6 +222,6 @@ def test_bfloat16_takes_blocks_where_a_cpu_has_matrix_units(net_type, matrix_uni
     if net_type == "ST":
         below = low[0].out_size(size)
         assert choose(low[1], below) == (Direct, Blocks if matrix_units else Direct)
-        assert choose(f.layers[1], below) == (Frames, Direct)
+        assert choose(f.layers[1], below) == (Direct, Direct)
     assert Winograd in choose(f.layers[0], size)  # float32 goes its own way
     assert norm_error(gradient(x), plain_gradient(f, x)) < 0.01

@@ -19,8 +19,8 @@ import videogan.learn
 import videogan.nets
 from judge.tables import window_report
 from run.adam import Adam
-from videogan.clips import Strips, check_bad, load, order, split_strips
-from videogan.learn import Learner, build_nets, discriminator_loss, generator_loss
+from videogan.clips import Strips, check_bad, first_of, load, order, split_strips
+from videogan.learn import build_nets, discriminator_loss, generator_loss, make_learner
 from videogan.nets import Discriminator, Generator, Scene, compose, down, up
 from videogan.settings import parse, settings_of
 
@@ -56,6 +56,11 @@ def write_strips(folder, clips, side=64):
         frames = [np.asarray(Image.fromarray(frame).resize((side, side))) for frame in clip]
         Image.fromarray(np.concatenate(frames)).save(folder / f"{k}.png")
     (folder / "list.txt").write_text("".join(f"{k}.png\n" for k in range(len(clips))))
+
+
+def load_of(args):
+    return load(data_path=args.data_path, data_list=args.data_list, category=args.category,
+                window_step=args.window_step, share=args.held_out)
 
 
 def settings(*flags):
@@ -227,7 +232,7 @@ def test_videos_become_windows_and_their_ends_are_held_out(tmp_path, moving, wri
     write_clip(tmp_path / "sea/long.mp4", moving(150, 32, 48))
     write_clip(tmp_path / "sea/short.mp4", moving(20, 32, 48))
     args = settings("-category", "sea", "-data_path", str(tmp_path), "-window_step", "5")
-    train, held_out = load(args)
+    train, held_out = load_of(args)
     assert train.starts == [(0, t) for t in range(0, 150 - 32 - 32 + 1, 5)] + [(1, 0)]
     assert held_out.starts == [(0, 118)]
     last, _ = train[len(train) - 1]
@@ -244,7 +249,7 @@ def test_strips_are_held_out_evenly():
 def test_the_shipped_beach_moves_under_a_camera_that_does_not():
     folder = ROOT / "trainingVideo/beach"
     assert sum(path.stat().st_size for path in folder.iterdir()) < 2e6
-    train, held_out = load(settings("-category", "beach", "-data_path", str(ROOT / "trainingVideo")))
+    train, held_out = load_of(settings("-category", "beach", "-data_path", str(ROOT / "trainingVideo")))
     assert len(train) + len(held_out) >= 24 and len(held_out) >= 2
     for path in (*train.paths, *held_out.paths):
         assert Image.open(path).size == (128, 32 * 128)
@@ -351,8 +356,8 @@ def test_resuming_changes_nothing(sea, run, tmp_path):
 def test_generating_from_a_checkpoint(sea, run, capsys):
     out = run.parent
     assert program(sea, out, "-generate", "-sample_size", "5", "-seed", "1") == 0
-    assert data.read_clip(run / "generated/gen.mp4").shape == (32, 2 * 66 - 2, 3 * 66 - 2, 3)
-    assert len(list((run / "generated/sequences/sequence_4").iterdir())) == 32
+    assert data.read_clip(run / "test/final_results/gen.mp4").shape == (32, 2 * 66 - 2, 3 * 66 - 2, 3)
+    assert len(list((run / "test/synthesized_sequence/sequence_4").iterdir())) == 32
     assert "New videos of the learned model" in (run / "index.html").read_text()
     assert program(sea, out, "-generate", "-image", "x.png") == 2
     assert "-conditional" in capsys.readouterr().err
@@ -377,10 +382,10 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(sea, tmp_path, run_script):
 
 def test_the_conditional_net_learns_from_first_frames_and_takes_a_picture(sea, tmp_path):
     args = settings("-conditional", "-category", "sea", "-data_path", str(sea), "-held_out", "0")
-    train, held_out = load(args)
-    G, D = build_nets(args)
-    learner = Learner(args, train, held_out, (G, D))
-    learner.start()
+    train, held_out = load_of(args)
+    assert len(held_out) == 0
+    G, D = build_nets(2, True, args.device)
+    learner = make_learner(args, (G, D), None, train, first_of(held_out, 4))
     for _ in range(2):
         learner.learn()
         assert learner.commit() is None
@@ -393,14 +398,14 @@ def test_the_conditional_net_learns_from_first_frames_and_takes_a_picture(sea, t
     Image.new("RGB", (90, 50), "teal").save(tmp_path / "picture.jpg")
     picture = ("-image", str(tmp_path / "picture.jpg"))
     assert program(sea, tmp_path, "-generate", "-ckpt", str(tmp_path / "model.pt"), *picture) == 0
-    assert data.read_clip(tmp_path / "sea/generated/gen.mp4").shape == (32, 64, 64, 3)
+    assert data.read_clip(tmp_path / "sea/test/final_results/gen.mp4").shape == (32, 64, 64, 3)
     (tmp_path / "model.pt").unlink()
 
 
 @pytest.mark.parametrize("flags, message", [
     (("-category", "none"), "no category 'none'"),
     (("-data_list", "missing.txt"), "cannot read list 'missing.txt'"),
-    (("-generate",), "there is no checkpoint"),
+    (("-test",), "there is no checkpoint"),
     (("-generate", "-ckpt", "README.md"), "cannot load checkpoint"),
 ])
 def test_bad_input_is_one_line_and_exit_code_2(sea, tmp_path, capsys, flags, message):
@@ -440,5 +445,5 @@ def test_a_gpu_learns_goes_on_and_generates(sea, tmp_path):
     for flags in (("-num_iterations", "1"), ("-num_iterations", "2"), ("-generate", "-sample_size", "2")):
         assert program(sea, tmp_path, *flags, "-device", "cuda", "-workers", "0", "-held_out", "0") == 0
     assert rows_of(tmp_path / "sea/metrics.csv")[-1]["iteration"] == "2"
-    assert (tmp_path / "sea/generated/gen.mp4").exists()
+    assert (tmp_path / "sea/test/final_results/gen.mp4").exists()
     shutil.rmtree(tmp_path / "sea/model")
