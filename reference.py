@@ -207,6 +207,11 @@ def load_reference(state):
 # ------------------------------------------------------------------------------------------------- fitting the field
 
 
+def motion(videos):
+    """How much videos (N, 3, T, H, W) move: their standard deviation over time, mean over all else."""
+    return videos.std(2, correction=0).mean().item()
+
+
 def principal_colours(around, stationary):
     """The principal colours of videos less their mean image (N, 3, T, H, W): (3 of RGB, 3 axes, H, W), the axis of most
     variance first, all on the same side as the clip's. Covariances of neighbours are blended by a Gaussian of 1.5
