@@ -175,7 +175,10 @@ def progress_line(unit, done, total):
 
 def url(folder, path):
     """The address of a file from a page in the folder. It changes with the file: no browser shows an old one."""
-    return f"{link(folder, path)}?{path.stat().st_mtime_ns // 10**6 % 10**10}"
+    try:
+        return f"{link(folder, path)}?{path.stat().st_mtime_ns // 10**6 % 10**10}"
+    except OSError:  # just deleted, by another program perhaps: a page must not end a run
+        return link(folder, path)
 
 
 def link(folder, path):
@@ -250,8 +253,11 @@ def mark_wipe(films, recovered):
 
 
 def read_made(folder, settings):
-    """The videos that a learned model made later, in folder/test, or None."""
+    """The videos that a learned model made later, in folder/test, beside the clip, or None."""
     films = films_of(folder, "test/final_results", settings)
+    if films and not (folder / "recovered_sequence").exists():
+        clip = [film for film in films_of(folder, "final_results", settings) if film["kind"] == "observed"][:1]
+        films = mark_wipe(clip + films, False)
     return films and {"films": films[:SHOWN], "more": films[SHOWN:], "tables": tables_of(folder / "test"),
                       "picture": picture_of(folder, folder / "test")}
 

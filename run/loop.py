@@ -66,7 +66,7 @@ def fit(learner, run, outputs, *, total, log_step, shown, header, begin=None, pa
     finally:
         bar.close()
         run.close()
-    print(f"done: {learner.done} {unit}s; videos are in '{run.folder}/final_results'")
+    print(f"done: {learner.done} {unit}s; open '{run.folder}/index.html' to see what came of them")
 
 
 def step(learner, run):
