@@ -8,8 +8,9 @@ THREADS = ThreadPoolExecutor(torch.get_num_threads())  # a CPU draws a row's noi
 
 
 def drawing(z, generators):
-    """Fill z (N, ...) in place with unit Gaussian noise, row i from generators[i], in memory order: an iterator, at
-    whose end z is full. A CPU begins at once, beside what is done meanwhile.
+    """Start to fill z (N, ...) in place with unit Gaussian noise, row i from generators[i], in memory order. Returns an
+    iterator: z is full once it is used up. On a CPU the rows are drawn in threads, beside whatever is computed until
+    then.
 
     Rows are independent of each other: how a batch is split never changes what a row receives.
     """

@@ -17,8 +17,11 @@ MEMORY = 50  # epochs over which recovered clips are averaged
 
 
 def draw_probes(hidden):
-    """Visible pixels to hide, too, as a test: the masks moved by half the clip's length, height and width, in every
-    eighth frame that then hides any more; none if nothing else is visible. Bool like `hidden`, (N, T, H, W)."""
+    """Which visible pixels to hide as well, to test how well hidden ones are recovered: bool (N, T, H, W).
+
+    They are the masks moved by half the clip's length, height and width, less what is hidden already, and of the frames
+    that this gives every eighth. A clip that would have no visible pixel left gets none.
+    """
     probes = np.roll(hidden, [n // 2 for n in hidden.shape[1:]], (1, 2, 3)) & ~hidden
     for mask, probe in zip(hidden, probes, strict=True):
         frames = np.flatnonzero(probe.any(axis=(1, 2)))
@@ -28,8 +31,8 @@ def draw_probes(hidden):
 
 
 def hide(videos, hidden, probes, start, device):
-    """The clips with guesses in place of their hidden pixels and of the probes, which is what learning may see, and
-    those with guesses of the hidden pixels alone. Two float32 (N, 3, T, H, W)."""
+    """Clips with their hidden pixels guessed: two float32 (N, 3, T, H, W). In the first, which learning may see, the
+    probes are guessed, too; in the second they are as they were."""
     blind, full = [], []
     for video, mask, probe in zip(videos, hidden, probes, strict=True):
         video = np.where(mask[..., None], np.float32(0), video)  # from here on, hidden values are gone

@@ -103,6 +103,13 @@ def build_parser():
     add(group, "frame_generator_mode", None, "64, 128, 150: released name of the generator for this im_size",
         type=frame_side)
     add(group, "refsig", None, "std sigma of the noise on frames, which are in [-1, 1]", type=positive_float)
+    add_learning_flags(parser, add)
+    return parser
+
+
+def add_learning_flags(parser, add):
+    """Add the flags of inference, learning, new videos, and those of every program; add: `add_flag` that also shows the
+    presets."""
     group = parser.add_argument_group("Langevin inference")
     add(group, "likelihood_scale", "sum", "log likelihood: sum over pixels (paper), or the released mean",
         choices=("sum", "mean"))
@@ -130,7 +137,6 @@ def build_parser():
     add(group, "animate", None, "generate from a picture, the first frame, by a model learned with -encoder")
     add_run_flags(parser, output_dir=None, by_task=f" (by task: {', '.join(PRESETS['output_dir'])})", log_step=10,
                   unit="epoch", auto="fp32 (bf16, in Langevin inference only, rounds)")
-    return parser
 
 
 def presets(task, category, encoder):

@@ -28,7 +28,7 @@ class Adam:
         eps = 1e-8 / (1 - self.BETA2**self.count) ** 0.5
         moving = [(p, own) for p, own in zip(self.parameters, self.state, strict=True) if p.grad is not None]
         each = [(p, p.grad, own["exp_avg"], own["exp_avg_sq"]) for p, own in moving]
-        # as they lie in memory, all in one order: of a gradient in another the fused kernel would make a copy
+        # flat views in memory order: the fused kernel would copy a gradient whose order differs from its weight's
         flat = [[x.as_strided((x.numel(),), (1,)) for x in those] for those in zip(*each, strict=True)]
         adam(*flat, [], [own["step"] for _, own in moving], fused=True, amsgrad=False, beta1=self.beta1,
              beta2=self.BETA2, lr=self.lr, weight_decay=0, eps=eps, maximize=False)

@@ -84,8 +84,8 @@ class Run:
         write_atomically(self.folder / name, content)
 
     def in_background(self, job):
-        """Call job() in a thread, after those before, of which a few may wait for their turn; what one of them raised
-        is raised here or by wait()."""
+        """Queue job() for the one thread that writes; jobs run in their order, and this waits while BACKLOG of them are
+        queued. What a job has raised is raised by the next call of this, or by wait()."""
         while self.pending and (self.pending[0].done() or len(self.pending) == BACKLOG):
             self.finish_first()
         self.pending.append(self.worker.submit(job))
@@ -228,7 +228,7 @@ def delete_outputs(folder):
 
 
 def snapshot(state):
-    """A copy of nested dicts, lists and tensors on the CPU, which what goes on meanwhile does not change."""
+    """A copy of nested dicts, lists and tensors on the CPU, which learning on does not change."""
     if isinstance(state, torch.Tensor):
         return state.detach().to("cpu", copy=True)
     if isinstance(state, dict):
