@@ -49,7 +49,7 @@ TESTING = ("test", "ckpt", "sample_size", "test_steps", "start", "loop", "overwr
 # -preset quality: a reference fitted to the clip, whose noise moves chains by natural amounts, so that few steps of a
 # low rate are enough. Where pixels are hidden the reference is white noise, as in the paper.
 QUALITY = {"reference": "field", "sample_steps": 2, "step_size": 0.5, "lr": 0.0001, "anneal": 1.0,
-           "num_epochs": 120}
+           "num_epochs": 60}
 QUALITY_HIDDEN = {"sample_steps": 2, "step_size": 0.5, "lr": 0.002, "anneal": 0.4, "num_epochs": 1000}
 SHOWN = ("gap", "chain_std")  # metrics on the progress bar
 ROWS = 6  # of a contact sheet, for observed videos and for chains

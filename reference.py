@@ -21,12 +21,13 @@ from langevin import gaussian_
 KNOTS = (-2.5, -1.5, -0.75, 0.0, 0.75, 1.5, 2.5)  # of a pixel's colour curve, in standard deviations of its noise
 MAPS = ("bends", "base", "off", "low", "high")  # what a field knows of a pixel: see `colour_curves`
 POWER = 1.07  # of the clip's covariance: curves make colours rougher than the noise behind them, which is smoother
-WITHIN = (0.2, 0.8)  # quantiles of what leaves the curve: samples go no further
+WITHIN = (0.3, 0.7)  # quantiles of what leaves the curve: samples go no further
 LEVEL = 2  # grey level of what stands still, as f sees it, in standard deviations of what moves
 SAMPLES = 2000  # colours at most from which a pixel's curve is fitted
 AXES = (-3, -2, -1)  # time, height, width
 MARGIN = 8  # frames of the box beyond a video: its opposite ends are neighbours
-LEAST, BAND = 0.7, 0.2  # sigma never falls below; how far above it, in variance, learning slows down
+LEAST = 0.5  # sigma never falls below
+SHARE, BAND = 0.5, 0.2  # of the variance: what learning leaves to noise, and how far above it it slows down
 STRIP = 2**24  # entries of the colours that are sorted at once
 
 
@@ -177,10 +178,10 @@ class GaussianField:
 
     def balance(self, J):
         """Bring the field's sigma to where the chains' videos J vary as much as the clips: what f adds takes the
-        place of noise. Returns a factor of the learning rate, which falls to 0 as sigma nears LEAST: with little noise
-        left chains copy the clip."""
+        place of noise. Returns a factor of the learning rate, which falls to 0 as noise falls to its SHARE of the
+        variance: with little of it left, chains copy the clip."""
         self.scale.mul_(self.motion / motion(J)).clamp_(LEAST, 1)
-        return min(1.0, max(0.0, (self.scale.item() ** 2 - LEAST**2) / BAND))
+        return min(1.0, max(0.0, (self.scale.item() ** 2 - SHARE) / BAND))
 
     def state(self):
         """What a checkpoint keeps, as plain types and tensors."""
