@@ -375,6 +375,8 @@ def learn(args):
     torch.manual_seed(args.seed)
     videos, hidden, names = load(args.data_path, args.category, args.num_frames, args.im_size, args.mask_type,
                                  args.mask_file, args.seed)
+    if args.reference == "field" and (videos == videos[:, :1]).all():
+        raise InputError(f"the clips of '{args.category}' do not move, and -reference field needs motion: use white")
     f = descriptor(args.net_type, args.num_frames, args.im_size).to(args.device)
     if args.dry_run:
         return print(header(args, f, names), *listed(settings_of(args)), sep="\n")

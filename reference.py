@@ -99,13 +99,13 @@ class GaussianField:
     def fit(cls, videos, scale=1.0, stationary=False):
         """The field of clips (N, 3, T, H, W) in grey levels; stationary: the same at every pixel, for nets that slide
         in space. ValueError if the clips do not move."""
+        if motion(videos) == 0:
+            raise ValueError("the clips do not move: all frames are equal")
         image = videos.mean((0, 2), dtype=torch.float64).float()  # (3, H, W)
         if stationary:
             image = image.mean((1, 2), keepdim=True).expand_as(image).contiguous()
         around = videos - image[:, None]
         std = around.std(correction=0).item()
-        if std == 0:
-            raise ValueError("the clip does not move: all its frames are equal")
         if stationary:
             image = image[:, :1, :1]
         axes = principal_colours(around, stationary)

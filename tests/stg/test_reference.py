@@ -1,0 +1,328 @@
+"""The reference q against what is known of it: a Gaussian's law, the clip's colours, the derivative's transpose."""
+
+import pytest
+import torch
+
+import reference
+from langevin import langevin
+from reference import GaussianField, WhiteNoise, load_reference, motion
+
+SIZE = (12, 10, 14)
+
+
+def generators(count, first=0):
+    return [torch.Generator().manual_seed(first + k) for k in range(count)]
+
+
+def ar1(n, r):
+    """The correlation r^|i - j| of n moments, and its lower root."""
+    lag = torch.arange(n)
+    correlation = r ** (lag[:, None] - lag).abs().double()
+    return correlation, torch.linalg.cholesky(correlation)
+
+
+def gaussian_clips(count, size=SIZE, seed=0):
+    """Clips of a Gaussian of separable correlation, whose std and mean differ from pixel to pixel, and what is true of
+    them: correlation along each axis, std and mean (H, W), covariance of the colours."""
+    z = torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    correlations, roots = zip(*(ar1(n, r) for n, r in zip(size, (0.7, 0.8, 0.6), strict=True)), strict=True)
+    z = torch.einsum("at,bh,cw,nkthw->nkabc", *roots, z)
+    mix = torch.tensor([[1.0, 0.3, 0.1], [0.8, -0.2, 0.2], [0.5, 0.2, -0.3]], dtype=torch.float64)
+    h, w = (torch.linspace(0, 1, n, dtype=torch.float64) for n in size[1:])
+    std, mean = (8 + 8 * w).expand(size[1:]), 100 + 40 * h[:, None].expand(size[1:])
+    videos = mean + std * torch.einsum("ck,nkthw->ncthw", mix, z)
+    return videos.float(), correlations, std, mean, mix @ mix.T
+
+
+def draw(q, count, first=100):
+    """Videos in grey levels from noise of q."""
+    return (q.video(q.noise(generators(count, first))) + q.mean).double()
+
+
+def covariances(q, place):
+    """Those of the field u at a place (t, h, w) with u everywhere, (T, H, W): what K K^T is, u being K y."""
+    point = torch.zeros(1, 3, *q.size)
+    point[0, 1, *place] = 1
+    u = q.field(q.field_transposed(point))
+    assert u[:, 0].abs().max() == u[:, 2].abs().max() == 0  # three independent fields
+    return u[0, 1]
+
+
+@pytest.fixture(scope="module")
+def field():
+    """A field of clips whose law is known, whose correlation is not altered and whose colours are not cut off."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reference, "POWER", 1.0)
+        patch.setattr(reference, "WITHIN", (0.0, 1.0))
+        return GaussianField.fit(gaussian_clips(200)[0])
+
+
+@pytest.fixture(scope="module")
+def moving_field(moving):
+    """A field of a clip of waves, and the clip."""
+    videos = torch.from_numpy(moving(20, 12, 16)).permute(3, 0, 1, 2)[None].float()
+    return GaussianField.fit(videos), videos
+
+
+# ------------------------------------------------------------------------------------------------- the law at f = 0
+
+
+def test_the_field_has_the_autocorrelation_of_the_clips(field):
+    correlations, (T, H, W) = gaussian_clips(1)[1], SIZE
+    expected = [c[0] for c in correlations]
+    for k, reach in enumerate((T, (H + 1) // 2, (W + 1) // 2)):  # lags that are known, with their taper
+        lag = torch.arange(len(expected[k]))
+        expected[k] = expected[k] * torch.where(lag < reach, 0.5 + 0.5 * torch.cos(torch.pi * lag / reach), 0)
+    for place in ((0, 0, 0), (5, 4, 6), (11, 9, 13)):
+        found = covariances(field, place).double()
+        lags = [(torch.arange(n) - p).abs() for n, p in zip(SIZE, place, strict=True)]
+        t, h, w = (each[lag] for each, lag in zip(expected, lags, strict=True))
+        assert found[place] == pytest.approx(1, abs=1e-5)  # unit noise gives one unit
+        assert (found - t.view(-1, 1, 1) * h.view(-1, 1) * w).abs().max() < 0.05
+
+
+def test_what_moves_downwards_in_the_clip_does_in_samples():
+    texture = torch.randn(1, 1, 1, 24, 16, generator=torch.Generator().manual_seed(1))
+    texture = 128 + 20 * (texture + texture.roll(1, 3) + texture.roll(1, 4))
+    videos = torch.cat([texture.roll(t, 3) for t in range(24)], dim=2).expand(-1, 3, -1, -1, -1).contiguous()
+    q = GaussianField.fit(videos)
+    column = covariances(q, (12, 12, 8))
+    assert column[13, 13, 8] > 0.75 and column[11, 11, 8] > 0.75 and column[13, 11, 8].abs() < 0.4
+
+
+def test_samples_have_the_clips_mean_variance_colours_and_autocorrelation(field):
+    _, correlations, std, mean, colours = gaussian_clips(1)
+    x = draw(field, 400)
+    each = x.transpose(0, 1).flatten(1, 2)  # (3, samples, H, W)
+    sigma = std * colours.diagonal().sqrt().view(3, 1, 1)
+    off = (each.mean(1) - mean) / sigma  # samples, and the clips that the field knows, have errors of about 0.05
+    assert off.square().mean().sqrt() < 0.1 and off.abs().max() < 0.3
+    assert (each.std(1) / sigma - 1).abs().max() < 0.15
+    assert ((each.std(1) / sigma).mean((1, 2)) - 1).abs().max() < 0.04
+    unit = (x - mean) / std  # as if all pixels were alike
+    flat = unit.transpose(0, 1).flatten(1)
+    assert torch.allclose(flat @ flat.T / flat.shape[1], colours, atol=0.05)
+    unit /= colours.diagonal().sqrt().view(3, 1, 1, 1)
+    for axis, reach, correlation in zip((2, 3, 4), (12, 5, 7), correlations, strict=True):
+        found = torch.corrcoef(unit.movedim(axis, 0).flatten(1))
+        lag = (torch.arange(len(found))[:, None] - torch.arange(len(found))).abs()
+        taper = torch.where(lag < reach, 0.5 + 0.5 * torch.cos(torch.pi * lag / reach), 0).double()
+        assert (found - correlation * taper).abs().max() < 0.08, axis
+
+
+def test_a_pixel_has_its_clips_colours_as_often_as_the_clip(monkeypatch):
+    """Of flames, say: far from Gaussian, and on a curve in the space of colours."""
+    z = gaussian_clips(30, seed=3)[0][:, :1] / 16
+    z = (z - z.mean()) / z.std()
+    a = torch.special.ndtr(z) ** 3
+    videos = torch.cat([250 * a**0.5, 200 * a, 120 * a**2], dim=1)
+    for stationary in (False, True):
+        x = draw(GaussianField.fit(videos, stationary=stationary), 60).float()
+        levels = torch.linspace(0.02, 0.98, 25)
+        for c in range(3):
+            ours, theirs = (torch.quantile(v[:, c].flatten()[::9], levels) for v in (x, videos))
+            assert (ours - theirs).abs().max() < 0.04 * 250, (stationary, c)
+        palette = torch.linspace(0, 1, 2000)
+        palette = torch.stack([250 * palette**0.5, 200 * palette, 120 * palette**2], dim=1)
+        off = torch.cdist(x.movedim(1, -1).reshape(-1, 3)[::97], palette).amin(1)
+        assert off.mean() < 6  # grey levels; three axes of a Gaussian would be off by 20
+
+
+def test_the_axes_of_neighbours_point_the_same_way():
+    """Else the noise behind a curve would change sign from pixel to pixel, and look rougher than it is."""
+    videos = gaussian_clips(20)[0]
+    w = torch.linspace(0, 1, SIZE[2])
+    tints = torch.stack([2 * w - 1, torch.full_like(w, 0.8), torch.full_like(w, 0.5)])  # red falls where green rises
+    around = (videos - videos.mean((0, 2), keepdim=True))[:, :1] * tints[:, None, None]
+    first = reference.principal_colours(around, False)[:, 0]
+    assert ((first[:, :, 1:] * first[:, :, :-1]).sum(0) > 0.9).all()
+    assert ((first[:, 1:] * first[:, :-1]).sum(0) > 0.9).all()
+
+
+# ---------------------------------------------------------------------------------------------- the gradient's way back
+
+
+def in_float64(q):
+    q = GaussianField(**q.state())
+    q.amplitude, q.scale = q.amplitude.double(), 0.9 * q.scale.double()
+    q.maps = {name: each.double() for name, each in q.maps.items()}
+    return q
+
+
+def test_the_gradients_way_back_is_the_transpose_of_the_maps_derivative(moving_field):
+    q, random = in_float64(moving_field[0]), torch.Generator().manual_seed(0)
+    y, step = (torch.randn(2, 3, *q.amplitude.shape, 2, generator=random, dtype=torch.float64) for _ in range(2))
+    g = torch.randn(2, 3, *q.size, generator=random, dtype=torch.float64)
+    moved = (q.video(y + 1e-6 * step) - q.video(y - 1e-6 * step)) / 2e-6  # (dx/dy) step
+    met = []
+    back = q.pull(y, lambda x: met.append(x) or g)  # (dx/dy)^T g
+    assert torch.equal(met[0], q.video(y)) and not met[0].requires_grad and not back.requires_grad
+    assert (back * step).sum().item() == pytest.approx((g * moved).sum().item(), rel=1e-4)
+    for axis in range(3):  # and not only in the sum: along each of the three fields
+        one = torch.zeros_like(step)
+        one[:, axis] = step[:, axis]
+        moved = (q.video(y + 1e-6 * one) - q.video(y - 1e-6 * one)) / 2e-6
+        expected, size = (g * moved).sum().item(), moved.norm().item()
+        assert (back * one).sum().item() == pytest.approx(expected, abs=1e-3 * size)
+
+
+def test_the_way_back_of_a_function_is_its_gradient_at_the_noise(moving_field):
+    for q in (moving_field[0], moving_field[0].resized((15, 12, 16), loop=True),
+              WhiteNoise(SIZE, mean=torch.tensor(100.0), sigma=2.0)):
+        y = q.noise(generators(2))
+        found = q.pull(y, lambda x: 0.2 * x)
+        y.requires_grad_()
+        [expected] = torch.autograd.grad(0.1 * q.video(y).square().sum(), y)
+        assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max())
+
+
+@pytest.mark.parametrize("delta", [0.5, 1.0])
+def test_a_stationary_chain_stays_stationary(delta, moving_field):
+    q = moving_field[0]
+    variance = 1 / (1 - delta**2 / 4)
+    y = variance**0.5 * q.noise(generators(4))
+    before = q.video(y)
+    y = langevin(y, lambda y: q.pull(y, torch.zeros_like) - y / q.sigma**2, 40, delta, generators(4, 50))
+    assert y.var().item() == pytest.approx(variance, rel=4 * (2 / y.numel()) ** 0.5)
+    assert abs(y.mean()) < 4 * (variance / y.numel()) ** 0.5
+    after = q.video(y)
+    assert motion(after) == pytest.approx(motion(before), rel=0.15)
+    assert (after - before).abs().mean() > 0.5 * (after[:2] - after[2:]).abs().mean()  # it has gone elsewhere
+
+
+# ---------------------------------------------------------------------------------------------------- lengths and loops
+
+
+@pytest.fixture(scope="module")
+def texture(clip):
+    """A field of the smooth texture of 70 frames."""
+    return GaussianField.fit(torch.from_numpy(clip).permute(3, 0, 1, 2)[None].float())
+
+
+def steps(x):
+    """How much successive frames differ, (T - 1,), and the first from the last."""
+    return (x[:, :, 1:] - x[:, :, :-1]).abs().mean((0, 1, 3, 4)), (x[:, :, 0] - x[:, :, -1]).abs().mean()
+
+
+def test_a_longer_video_has_the_same_local_statistics(texture):
+    long = texture.resized((210, 20, 24))
+    short, x = draw(texture, 12), draw(long, 4)
+    assert x.shape == (4, 3, 210, 20, 24)
+    for part in x.split(70, dim=2):
+        assert steps(part)[0].mean().item() == pytest.approx(steps(short)[0].mean().item(), rel=0.05)
+        assert part.std(2).mean().item() == pytest.approx(short.std(2).mean().item(), rel=0.05)
+        assert (part.mean((0, 2)) - short.mean((0, 2))).abs().mean() < 0.25 * short.std((0, 2)).mean()
+    apart, (a, b) = (short[::2] - short[1::2]).abs().mean().item(), (x[:, :, k : k + 70] for k in (0, 140))
+    assert (a - b).abs().mean().item() == pytest.approx(apart, rel=0.15)  # nothing comes again
+
+
+def test_a_loop_closes(texture):
+    around, line = draw(texture.resized((36, 20, 24), loop=True), 8), draw(texture.resized((36, 20, 24)), 8)
+    inside, seam = steps(around)
+    assert inside.min() * 0.9 < seam < inside.max() * 1.1
+    assert inside.mean().item() == pytest.approx(steps(line)[0].mean().item(), rel=0.05)
+    assert steps(line)[1] > 2 * inside.mean()
+    loop = texture.resized((36, 20, 24), loop=True)
+    first, later = (covariances(loop, (t, 7, 9)) for t in (0, 20))
+    assert torch.allclose(first.roll(20, 0), later, atol=1e-5)  # all moments are alike
+    assert first[35, 7, 9] == pytest.approx(first[1, 7, 9].item(), abs=1e-5) and first[1, 7, 9] > 0.5
+
+
+def test_a_stationary_field_serves_frames_of_any_size(clip):
+    q = GaussianField.fit(torch.from_numpy(clip).permute(3, 0, 1, 2)[None].float(), stationary=True)
+    x, small = draw(q.resized((30, 32, 50)), 4), draw(q, 4)
+    assert x.shape == (4, 3, 30, 32, 50)
+    assert x.std().item() == pytest.approx(small.std().item(), rel=0.1)
+    assert x.mean().item() == pytest.approx(small.mean().item(), abs=0.1 * x.std().item())
+    halves = [part.std() for part in x.split(25, dim=4)]
+    assert halves[0].item() == pytest.approx(halves[1].item(), rel=0.15)
+
+
+# ---------------------------------------------------------------------------------------------- what a checkpoint keeps
+
+
+@pytest.mark.parametrize("kind", ["field", "white"])
+def test_a_saved_reference_gives_the_same_videos_bit_for_bit(kind, moving_field, tmp_path):
+    q = GaussianField(**moving_field[0].state())
+    if kind == "field":
+        q.balance(1.1 * moving_field[1])  # sigma has moved
+        assert reference.LEAST < q.scale < 1
+    else:
+        q = WhiteNoise((20, 12, 16), mean=torch.tensor(77.7), sigma=0.8)
+    torch.save({"reference": q.state(), "settings": {}}, tmp_path / "state.pt")
+    again = load_reference(torch.load(tmp_path / "state.pt", weights_only=True))
+    y = q.noise(generators(2, 7))
+    assert torch.equal(y, again.noise(generators(2, 7)))
+    assert torch.equal(q.video(y) + q.mean, again.video(y) + again.mean) and q.sigma == again.sigma
+    assert type(again) is type(q)
+
+
+def test_an_earlier_checkpoint_holds_white_noise():
+    q = load_reference({"mean": torch.tensor(90.0), "settings": {"refsig": 0.7, "num_frames": 5, "im_size": [8, 9]}})
+    assert isinstance(q, WhiteNoise) and (q.size, q.mean, q.sigma) == ((5, 8, 9), 90, 0.7)
+
+
+@pytest.mark.parametrize("times, scale, factor", [
+    (1.05, 1 / 1.05, 1), (0.5, 1, 1), (1 / 0.75, 0.75, (0.75**2 - 0.7**2) / 0.2), (3, 0.7, 0),
+])
+def test_balance_brings_sigma_towards_equal_motion_and_stops_learning_at_the_least(
+    times, scale, factor, moving_field, monkeypatch
+):
+    monkeypatch.setattr(reference, "LEAST", 0.7)
+    monkeypatch.setattr(reference, "BAND", 0.2)
+    q, videos = GaussianField(**moving_field[0].state()), moving_field[1]
+    place = q.scale
+    assert q.balance(times * videos) == pytest.approx(factor, abs=1e-4)
+    assert q.scale is place and q.scale.item() == pytest.approx(scale, rel=1e-5)  # where a CUDA graph looks for it
+
+
+def test_sigma_settles_where_videos_move_like_the_clip(moving_field):
+    q = GaussianField(**moving_field[0].state() | {"scale": 0.5})
+    y = q.noise(generators(6))
+    for _ in range(20):
+        q.balance(1.2 * q.video(y))  # f adds a fifth
+    assert reference.LEAST < q.scale < 1
+    assert motion(1.2 * q.video(y)) == pytest.approx(q.motion, rel=0.02)
+
+
+# ------------------------------------------------------------------------------------------------------- unusual clips
+
+
+@pytest.mark.parametrize("level", [0, 77, 255])
+@pytest.mark.parametrize("count", [1, 3])
+def test_clips_that_stand_still_have_no_field(level, count):
+    videos = level + 10.0 * torch.arange(count).view(-1, 1, 1, 1, 1).expand(count, 3, 70, 8, 9)
+    with pytest.raises(ValueError, match="not move"):
+        GaussianField.fit(videos)
+    with pytest.raises(ValueError, match="not move"):
+        GaussianField.fit(videos[:, :, :1])
+
+
+def test_a_grey_clip_stays_grey(moving_field):
+    q = GaussianField.fit(moving_field[1].mean(1, keepdim=True).expand(-1, 3, -1, -1, -1).contiguous())
+    x = draw(q, 3)
+    assert (x - x.mean(1, keepdim=True)).abs().max() < 0.02 and x.std(2).mean() > 10
+
+
+def test_a_pixel_that_stands_still_stays_still(moving_field):
+    videos = moving_field[1].clone()
+    videos[..., :5, :] = 40
+    x = draw(GaussianField.fit(videos), 3)
+    assert (x[..., :4, :] - 40).abs().max() < 1.5 and x[..., 6:, :].std(2).mean() > 10
+
+
+@pytest.mark.parametrize("stationary", [False, True])
+def test_two_frames_are_enough(stationary, moving_field):
+    videos = moving_field[1][:, :, :8:7]
+    q = GaussianField.fit(videos, stationary=stationary)
+    x = draw(q, 40)
+    assert x.shape == (40, 3, 2, 12, 16) and torch.isfinite(x).all()
+    assert x.mean().item() == pytest.approx(videos.mean().item(), abs=0.2 * videos.std().item())
+    assert torch.isfinite(draw(q.resized((9, 12, 16)), 1)).all()
+
+
+def test_a_single_speck_that_flickers_gives_finite_videos():
+    videos = torch.full((1, 3, 10, 8, 8), 50.0)
+    videos[0, 0, ::2, 3, 4] = 51
+    x = draw(GaussianField.fit(videos), 2)
+    assert torch.isfinite(x).all() and (x - 50).abs().max() < 5
