@@ -67,16 +67,19 @@ def moving_field(moving):
 # ------------------------------------------------------------------------------------------------- the law at f = 0
 
 
+def tapered(correlation, reach, box):
+    """The correlation of moments 0 to n - 1, tapered to 0 at `reach`, where opposite ends of a box are neighbours."""
+    lag = (torch.arange(len(correlation))[:, None] - torch.arange(len(correlation))).abs()
+    lag = torch.minimum(lag, box - lag)
+    return correlation[0][lag] * torch.where(lag < reach, 0.5 + 0.5 * torch.cos(torch.pi * lag / reach), 0)
+
+
 def test_the_field_has_the_autocorrelation_of_the_clips(field):
-    correlations, (T, H, W) = gaussian_clips(1)[1], SIZE
-    expected = [c[0] for c in correlations]
-    for k, reach in enumerate((T, (H + 1) // 2, (W + 1) // 2)):  # lags that are known, with their taper
-        lag = torch.arange(len(expected[k]))
-        expected[k] = expected[k] * torch.where(lag < reach, 0.5 + 0.5 * torch.cos(torch.pi * lag / reach), 0)
+    reaches = 12, 5, 7  # lags that are known: all in time, to half the side in space
+    axes = [tapered(*each) for each in zip(gaussian_clips(1)[1], reaches, field.box, strict=True)]
     for place in ((0, 0, 0), (5, 4, 6), (11, 9, 13)):
         found = covariances(field, place).double()
-        lags = [(torch.arange(n) - p).abs() for n, p in zip(SIZE, place, strict=True)]
-        t, h, w = (each[lag] for each, lag in zip(expected, lags, strict=True))
+        t, h, w = (each[k] for each, k in zip(axes, place, strict=True))
         assert found[place] == pytest.approx(1, abs=1e-5)  # unit noise gives one unit
         assert (found - t.view(-1, 1, 1) * h.view(-1, 1) * w).abs().max() < 0.05
 
@@ -103,11 +106,9 @@ def test_samples_have_the_clips_mean_variance_colours_and_autocorrelation(field)
     flat = unit.transpose(0, 1).flatten(1)
     assert torch.allclose(flat @ flat.T / flat.shape[1], colours, atol=0.05)
     unit /= colours.diagonal().sqrt().view(3, 1, 1, 1)
-    for axis, reach, correlation in zip((2, 3, 4), (12, 5, 7), correlations, strict=True):
+    for axis, *each in zip((2, 3, 4), correlations, (12, 5, 7), field.box, strict=True):
         found = torch.corrcoef(unit.movedim(axis, 0).flatten(1))
-        lag = (torch.arange(len(found))[:, None] - torch.arange(len(found))).abs()
-        taper = torch.where(lag < reach, 0.5 + 0.5 * torch.cos(torch.pi * lag / reach), 0).double()
-        assert (found - correlation * taper).abs().max() < 0.08, axis
+        assert (found - tapered(*each)).abs().max() < 0.06, axis
 
 
 def test_a_pixel_has_its_clips_colours_as_often_as_the_clip(monkeypatch):
