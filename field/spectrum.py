@@ -6,7 +6,7 @@ import torch
 
 from field.colours import gaussian_ranks
 
-POWER = 1.07  # of the clip's spectrum: curves make colours rougher than the noise behind them, which is smoother
+POWER = 1.03  # of the clip's spectrum: curves make colours rougher than the noise behind them, which is smoother
 MARGIN = 8  # frames of the box beyond a video: its opposite ends are neighbours
 AXES = (-3, -2, -1)  # time, height, width
 
