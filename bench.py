@@ -8,7 +8,8 @@ step is gradient, drift and noise; a learning step is the gap of 3 chains and 1 
 GFLOP/s count the multiplications and additions that the model needs, whatever is spent; 'of mm' is their share of what
 a matrix product of the same type reaches in the same run (2048 x 2048 on a CPU). The error is the gradient's against
 float64 (relative norm; 32 px, 14 frames, units clear of their kinks, so that arithmetic alone counts). There is no bf16
-where the machine has no instructions for it.
+where the machine has no instructions for it. '+ field' is what a step takes longer with -reference field: its map from
+noise to video and back.
 """
 
 import copy
@@ -30,6 +31,7 @@ from fast.gradient import FastGradient
 from fast.graph import LangevinGraph
 from langevin import langevin
 from model import descriptor
+from reference import GaussianField
 from run.adam import Adam
 from run.flags import ArgumentParser, add_flag, device_name, positive_int
 
@@ -161,6 +163,13 @@ def our_chain(gradient, J, generators):
     return lambda: graph(J, DELTA, generators)
 
 
+def field_steps(x, generators):
+    """What the reference field adds to a step from the chains x: noise to video, and a gradient back."""
+    q = GaussianField.fit(x[:1])
+    y, g = q.noise(generators), x.clone()
+    return lambda: q.pull(y, lambda J: g)
+
+
 def plain_steps(f, device, chains):
     """The plain Langevin step and learning step; contiguous weights send the library down its ordinary way."""
     plain = copy.deepcopy(f).to(memory_format=torch.contiguous_format)
@@ -202,6 +211,8 @@ def measure(net, device_name, rounds, chains, profile, queue):
         for name, step in zip(names, (plain, *ours), strict=True):
             count = CHAIN if device.type == "cuda" and step is not plain else 1
             times[name].append(seconds(step, device) / count)
+    field = field_steps(*start)
+    field_time = statistics.median(seconds(field, device) for _ in range(WARM + rounds))
     learning = dict.fromkeys(names, statistics.median(seconds(our_learning, device) for _ in range(rounds)))
     learning["plain fp32"] = seconds(plain_learning, device)  # always float32
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -218,18 +229,20 @@ def measure(net, device_name, rounds, chains, profile, queue):
             "epoch_speedup": (5 * base + learning["plain fp32"]) / (5 * step + learn_time), "gflops": cost / step,
             "share_of_product": cost / step / rate, "product_gflops": rate,
             "peak_gib": None if name == "plain fp32" else peak, "gradient_error": error,
+            "field_seconds": None if name == "plain fp32" else field_time,
         })
     queue.put(rows)
 
 
 def print_table(rows):
     print(f"{'net':<11}{'variant':<11}{'s/step':>8}{'x plain':>8}{'s/learn':>9}{'s/epoch of 5':>13}{'x plain':>8}"
-          f"{'GFLOP/s':>9}{'of mm':>7}{'peak GiB':>9}{'error':>9}")
+          f"{'GFLOP/s':>9}{'of mm':>7}{'peak GiB':>9}{'error':>9}{'+ field':>9}")
     for r in rows:
-        peak = f"{r['peak_gib']:.1f}" if r["peak_gib"] else "-"
+        peak, field = (f"{r[key]:{form}}" if r[key] else "-" for key, form in (("peak_gib", ".1f"),
+                                                                               ("field_seconds", ".3g")))
         print(f"{r['net']:<11}{r['variant']:<11}{r['seconds_per_step']:>8.4g}{r['speedup']:>8.2f}"
               f"{r['seconds_per_learning_step']:>9.4g}{r['epoch_of_5_steps']:>13.4g}{r['epoch_speedup']:>8.2f}"
-              f"{r['gflops']:>9.0f}{r['share_of_product']:>6.0%} {peak:>9}{r['gradient_error']:>9.1e}")
+              f"{r['gflops']:>9.0f}{r['share_of_product']:>6.0%} {peak:>9}{r['gradient_error']:>9.1e}{field:>9}")
 
 
 def main(argv=None):
