@@ -8,7 +8,6 @@ size. All videos are (T, H, W, 3) in grey levels; those compared have one size, 
 
 import numpy as np
 import torch
-from scipy.spatial import KDTree
 from torch.nn.functional import avg_pool2d, conv3d
 
 from judge.metrics import moving_pixels
@@ -114,6 +113,8 @@ class Search:
         kernel = torch.from_numpy(np.moveaxis(self.axes.T.reshape(-1, *shape, 3), 4, 1).copy())
         field = conv3d(torch.from_numpy(np.moveaxis(video, 3, 0).copy())[None], kernel)[0]  # (components, T', H', W')
         self.places = np.stack([a.ravel() for a in np.broadcast_arrays(np.arange(field.shape[1])[:, None], y, x)], 1)
+        from scipy.spatial import KDTree  # takes a second, which -h need not wait for
+
         self.tree = KDTree(field.numpy()[:, :, y, x].reshape(len(kernel), -1).T, leafsize=16, balanced_tree=False,
                            compact_nodes=False)
 
@@ -190,6 +191,8 @@ def colour_tree(clip):
     """The colours of a clip, in whole grey levels, for a search."""
     codes = np.unique(as_bytes(clip).reshape(-1, 3) @ np.array([1, 256, 65536]))
     colours = np.stack([codes % 256, codes // 256 % 256, codes // 65536], axis=1)
+    from scipy.spatial import KDTree
+
     return KDTree(colours, balanced_tree=False, compact_nodes=False)
 
 
