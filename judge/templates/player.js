@@ -5,10 +5,10 @@
 const MOST_PIXELS = 16e6;  // of one film's canvas: phones take no larger one
 const ALL_PIXELS = 48e6;  // of all films of a player; larger films are kept at a smaller scale
 
-function when(target, type, seconds = 5) {  // the event, or false after so many seconds
-  return new Promise(resolve => {
-    target.addEventListener(type, () => resolve(true), { once: true });
-    setTimeout(() => resolve(false), 1000 * seconds);
+function when(target, type) {  // the event has come; an error if the file cannot be read
+  return new Promise((resolve, reject) => {
+    target.addEventListener(type, resolve, { once: true });
+    target.addEventListener("error", () => reject(new Error("cannot be read")), { once: true });
   });
 }
 
@@ -72,9 +72,9 @@ class Film {
     video.muted = true;
     video.preload = "auto";
     if (video.readyState < 2) {
-      const ready = when(video, "loadeddata", 20);
+      const ready = when(video, "loadeddata");
       video.load();
-      if (!await ready) throw new Error("cannot be played");
+      await ready;
     }
     if (video.requestVideoFrameCallback) await this.playThrough(video);
     for (let k = 0; k < this.frames && !this.stopped; k++) {  // what was missed, one by one
@@ -95,10 +95,12 @@ class Film {
     };
     video.requestVideoFrameCallback(grab);
     try {
-      const ended = when(video, "ended", 3 * this.frames / this.rate + 5);
+      const ended = when(video, "ended").catch(() => {});
+      const late = new Promise(resolve => setTimeout(resolve, 3000 * this.frames / this.rate + 5000));
       await video.play();
-      await ended;
+      await Promise.race([ended, late]);
     } catch (error) { /* the browser plays nothing by itself: frame by frame, then */ }
+    if (video.error) throw video.error;
     this.passed = true;
     this.newest = this.frames - 1;
     video.pause();

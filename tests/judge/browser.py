@@ -46,9 +46,10 @@ class Browser:
         try:
             self.session = None
             self.call("Browser.close")
-        except (OSError, AssertionError):
+            self.process.wait(20)
+        except (OSError, AssertionError, subprocess.TimeoutExpired):
             self.process.kill()
-        self.process.wait(20)
+            self.process.wait()
         self.commands.close()
         self.answers.close()
 
@@ -85,13 +86,13 @@ class Browser:
             self.errors.append(str(params["args"]))
 
     def open(self, path, width=1400, height=900, scheme="light"):
-        """Open a file at a size of the window, and wait until it is loaded."""
+        """Open a file at a size of the window, and wait until its scripts have run; films may still be on their way."""
         self.errors.clear()
         phone = width < 600
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self.call("Page.navigate", url=Path(path).resolve().as_uri() if "://" not in str(path) else str(path))
-        self.until("document.readyState == 'complete'")
+        self.until("location.href != 'about:blank' && document.readyState != 'loading'")
 
     def js(self, expression):
         """The value of an expression in the page, which may be a promise."""
@@ -99,7 +100,7 @@ class Browser:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def until(self, expression, seconds=30):
+    def until(self, expression, seconds=60):
         """Wait until an expression is true."""
         end = time.time() + seconds
         while not (value := self.js(expression)):

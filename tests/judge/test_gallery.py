@@ -111,6 +111,7 @@ def test_three_hundred_runs_open_fast_and_small(browser, make_run, tmp_path):
             os.link(first / name, run / name)
     gallery.main([str(tmp_path)])
     browser.open(tmp_path / "gallery.html")
+    browser.until("document.readyState == 'complete'")
     times = browser.js("(({loadEventEnd, startTime}) => (loadEventEnd - startTime) / 1000)"
                        "(performance.getEntriesByType('navigation')[0])")
     assert browser.js("tiles.length") == 300 and times < SECONDS
