@@ -31,7 +31,7 @@ PRESETS = {  # defaults: one value for all tasks or, in the order above, one for
     "mask_type": ("none", "none", "region", "external"),
     "mask_file": (None, None, None, "mask128.mat"),
     "refsig": (1.0, 1.0, 0.5, 0.5),
-    "step_size": (0.03, 0.03, 0.01, 0.01),  # not as released: with 0.03 large frames throw s_0 far out of its prior
+    "step_size": (0.03, 0.03, 0.01, 0.01),  # Differs from upstream: 0.03 throws s_0 out of its prior
     "num_epochs": (3000, 7000, 7000, 7000),
     "num_sections_in_test": (4, 2, 4, 4),
     "num_batches_in_test": 2,
