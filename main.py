@@ -105,7 +105,7 @@ def build_parser():
         "was learned where the net can slide", action="store_true")
     add(group, "ckpt", None, "checkpoint (the run's model/latest.pt)")
     add(group, "sample_size", 3, "how many videos", type=positive_int)
-    add(group, "test_steps", 300, "Langevin steps", type=positive_int)
+    add(group, "test_steps", 100, "Langevin steps", type=positive_int)
     add(group, "start", "noise", "start from noise, or go on from the saved chains", choices=("noise", "chains"))
     add(group, "loop", help="make the last frame run into the first; the length is rounded up to a multiple of the "
         "net's strides in time", action="store_true")
