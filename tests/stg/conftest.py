@@ -3,6 +3,7 @@
 import shutil
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from small import EPOCHS, SMALL, call
 from tools import (
@@ -18,6 +19,7 @@ def data_path(tmp_path_factory, moving, write_clip):
     for k, size in ((1, (24, 24)), (2, (20, 32)), (10, (40, 18))):
         write_clip(root / "three" / f"clip{k}.mp4", moving(13, *size, phase=k))
     write_clip(root / "short" / "brief.mp4", moving(5))
+    write_clip(root / "still" / "black.mp4", np.zeros((12, 16, 16, 3), np.uint8))
     for bad in ("empty", "text", "truncated"):
         (root / bad).mkdir()
     (root / "text" / "words.mp4").write_text("no video")
@@ -65,14 +67,14 @@ def copy_of(tmp_path):
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory, flags, learned):
-    """models(net_type) -> the output_dir of a run of that net."""
+    """models(net) -> the output_dir of a run of that net; "ST field" has a field as its reference."""
     made = {"FC_S_large": learned.parent}
 
-    def get(net_type):
-        if net_type not in made:
-            made[net_type] = tmp_path_factory.mktemp(net_type)
-            more = "-num_epochs", 4, "-lr", 0.02, "-step_size", 0.5  # a rate at which the drift soon matters
-            assert call(flags(made[net_type], "-net_type", net_type, *more)).code == 0
-        return made[net_type]
+    def get(net):
+        if net not in made:
+            made[net], (net_type, *reference) = tmp_path_factory.mktemp(net.replace(" ", "_")), net.split()
+            more = ("-lr", 0.0003, "-reference", *reference) if reference else ("-lr", 0.02)  # the drift soon matters
+            assert call(flags(made[net], "-net_type", net_type, *more, "-num_epochs", 4, "-step_size", 0.5)).code == 0
+        return made[net]
 
     return get
