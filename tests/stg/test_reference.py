@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import reference
+from field.colours import principal_colours
 from langevin import langevin
 from reference import GaussianField, WhiteNoise, load_reference, motion
 
@@ -52,8 +53,8 @@ def covariances(q, place):
 def field():
     """A field of clips whose law is known, whose correlation is not altered and whose colours are not cut off."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reference, "POWER", 1.0)
-        patch.setattr(reference, "WITHIN", (0.0, 1.0))
+        patch.setattr("field.spectrum.POWER", 1.0)
+        patch.setattr("field.colours.WITHIN", (0.0, 1.0))
         return GaussianField.fit(gaussian_clips(200)[0])
 
 
@@ -135,7 +136,7 @@ def test_the_axes_of_neighbours_point_the_same_way():
     w = torch.linspace(0, 1, SIZE[2])
     tints = torch.stack([2 * w - 1, torch.full_like(w, 0.8), torch.full_like(w, 0.5)])  # red falls where green rises
     around = (videos - videos.mean((0, 2), keepdim=True))[:, :1] * tints[:, None, None]
-    first = reference.principal_colours(around, False)[:, 0]
+    first = principal_colours(around, False)[:, 0]
     assert ((first[:, :, 1:] * first[:, :, :-1]).sum(0) > 0.9).all()
     assert ((first[:, 1:] * first[:, :-1]).sum(0) > 0.9).all()
 
@@ -154,7 +155,7 @@ def test_the_gradients_way_back_is_the_transpose_of_the_maps_derivative(moving_f
     q, random = in_float64(moving_field[0]), torch.Generator().manual_seed(0)
     y, step = (torch.randn(2, 3, *q.amplitude.shape, 2, generator=random, dtype=torch.float64) for _ in range(2))
     g = torch.randn(2, 3, *q.size, generator=random, dtype=torch.float64)
-    moved = (q.video(y + 1e-6 * step) - q.video(y - 1e-6 * step)) / 2e-6  # (dx/dy) step
+    moved = (q.video(y + 1e-8 * step) - q.video(y - 1e-8 * step)) / 2e-8  # (dx/dy) step
     met = []
     back = q.pull(y, lambda x: met.append(x) or g)  # (dx/dy)^T g
     assert torch.equal(met[0], q.video(y)) and not met[0].requires_grad and not back.requires_grad
@@ -162,7 +163,7 @@ def test_the_gradients_way_back_is_the_transpose_of_the_maps_derivative(moving_f
     for axis in range(3):  # and not only in the sum: along each of the three fields
         one = torch.zeros_like(step)
         one[:, axis] = step[:, axis]
-        moved = (q.video(y + 1e-6 * one) - q.video(y - 1e-6 * one)) / 2e-6
+        moved = (q.video(y + 1e-8 * one) - q.video(y - 1e-8 * one)) / 2e-8
         expected, size = (g * moved).sum().item(), moved.norm().item()
         assert (back * one).sum().item() == pytest.approx(expected, abs=1e-3 * size)
 
@@ -269,8 +270,8 @@ def test_an_earlier_checkpoint_holds_white_noise():
 def test_balance_brings_sigma_towards_equal_motion_and_stops_learning_at_the_least(
     times, scale, factor, moving_field, monkeypatch
 ):
-    monkeypatch.setattr(reference, "LEAST", 0.7)
-    monkeypatch.setattr(reference, "BAND", 0.2)
+    for name, value in {"LEAST": 0.7, "SHARE": 0.49, "BAND": 0.2}.items():
+        monkeypatch.setattr(reference, name, value)
     q, videos = GaussianField(**moving_field[0].state()), moving_field[1]
     place = q.scale
     assert q.balance(times * videos) == pytest.approx(factor, abs=1e-4)
@@ -278,7 +279,7 @@ def test_balance_brings_sigma_towards_equal_motion_and_stops_learning_at_the_lea
 
 
 def test_sigma_settles_where_videos_move_like_the_clip(moving_field):
-    q = GaussianField(**moving_field[0].state() | {"scale": 0.5})
+    q = GaussianField(**moving_field[0].state() | {"scale": 0.3})
     y = q.noise(generators(6))
     for _ in range(20):
         q.balance(1.2 * q.video(y))  # f adds a fifth
