@@ -72,8 +72,8 @@ class GaussianField:
     upwards in the clip thus does in samples. curve: at each pixel the polyline through the colours that the clip has
     there, in order along their first principal axis, so that unit noise gives them as often as the clip does. e_2, e_3,
     s_2, s_3: the other axes, and the std of what leaves the curve along them; [ ] cuts it off where most of the clip's
-    is. With sigma = 1 and f = 0 samples have the clip's colours and covariance at every pixel. As f adds structure,
-    sigma falls (`balance`).
+    is. With sigma = 1 and f = 0 samples have, nearly, the clip's colours, variance and covariance at every pixel. As f
+    adds structure, sigma falls (`balance`).
     """
 
     sigma = 1.0  # of y
