@@ -20,7 +20,6 @@ from urllib.parse import quote
 
 import av
 import numpy as np
-from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
 from judge.tables import COLUMNS
@@ -86,15 +85,13 @@ METRICS = {
 }
 
 
-def environment():
-    """Templates, in which whatever a name holds is text: nothing that a file or a category is called becomes HTML."""
-    return Environment(loader=FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True,
-                       trim_blocks=True, lstrip_blocks=True)
-
-
 @functools.cache
 def templates():
-    return environment()
+    """Templates, in which whatever a name holds is text: nothing that a file or a category is called becomes HTML."""
+    from jinja2 import Environment, FileSystemLoader  # here, for it would delay every start of every program
+
+    return Environment(loader=FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True,
+                       trim_blocks=True, lstrip_blocks=True)
 
 
 def write_page(folder: str | Path) -> None:
