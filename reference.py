@@ -20,7 +20,7 @@ from langevin import gaussian_
 MAPS = ("bends", "base", "off", "low", "high")  # what a field knows of a pixel: see `colour_curves`
 LEVEL = 2  # grey level of what stands still, as f sees it, in standard deviations of what moves
 LEAST = 0.5  # sigma never falls below
-SHARE, BAND = 0.5, 0.2  # of the variance: what learning leaves to noise, and how far above it it slows down
+SHARE, BAND = 0.65, 0.2  # of the variance: what learning leaves to noise, and how far above it it slows down
 
 
 class WhiteNoise:
