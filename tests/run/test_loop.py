@@ -166,7 +166,7 @@ def test_what_fails_ends_the_run_with_the_last_good_state(whole, tmp_path, monke
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_from_outside_is_answered_by_its_exit_code(number, code, tmp_path, run_script):
     process = run_script([str(tmp_path), "100000", "0.05"], "tests/run/toy.py", start=True)
-    watchdog = threading.Timer(60, process.kill)
+    watchdog = threading.Timer(300, process.kill)
     watchdog.start()
     for line in process.stdout:
         if line.startswith("epoch 2/"):
