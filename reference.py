@@ -13,6 +13,7 @@ float32 (N, 3, T, H, W).
 
 import torch
 
+from data import InputError
 from field.colours import KNOTS, colour_curves, principal_colours
 from field.spectrum import AXES, amplitudes, autocovariance, box_of, gaussianized
 from langevin import gaussian_
@@ -192,7 +193,10 @@ def motion(videos):
 
 
 def load_reference(state):
-    """The reference that a checkpoint's state keeps (an earlier version's was always white noise)."""
+    """The reference that a checkpoint's state keeps; an earlier version's was white noise around one grey level, or
+    around an image (InputError)."""
+    if state.get("level"):
+        raise InputError("this model was learned with -mean image, which is gone: learn anew with -reference field")
     if "reference" not in state:
         learned = state["settings"]
         size = (learned["num_frames"], *learned["im_size"])
