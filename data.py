@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from reader.clips import Record, fingerprint, read, read_clip, stream_frames
+from reader.clips import Record, fingerprint, first_frame, read, read_clip, stream_frames
 from reader.masks import MASK_TYPES, draw_mask, read_mask, read_recorded_mask
 from reader.pictures import (
     IMAGE_SUFFIXES,
@@ -28,11 +28,13 @@ from reader.pictures import (
     visible,
 )
 
+DARK = 16  # grey levels, below which a clip is called black
+
 __all__ = [
     "IMAGE_SUFFIXES", "MASK_TYPES", "VIDEO_SUFFIXES", "InputError", "Record", "category_folder", "clean_category",
-    "draw_mask", "fingerprint", "is_image", "is_video", "list_clips", "list_images", "list_strips", "load_category",
-    "natural_key", "read", "read_category", "read_clip", "read_mask", "read_picture", "read_recorded_mask",
-    "read_strip", "resize_frame", "stream_frames", "tell_once", "to_tensor",
+    "draw_mask", "examined", "fingerprint", "is_image", "is_video", "list_clips", "list_images", "list_strips",
+    "load_category", "natural_key", "read", "read_category", "read_clip", "read_mask", "read_picture",
+    "read_recorded_mask", "read_strip", "resize_frame", "stream_frames", "tell_once", "to_tensor",
 ]  # fmt: skip
 
 
@@ -53,7 +55,8 @@ def category_folder(data_path, category):
         hint = ": for a file elsewhere give -data_path FILE" if category and Path(category).is_file() else ""
         raise InputError(f"category '{category}' must name a folder below '{data_path}'{hint}")
     deeper = sorted(p / inside for p in root.iterdir() if p.is_dir() and visible(p) and (p / inside).is_dir())
-    found = [p for p in (root / inside, *deeper) if p.exists()]
+    files = [p for p in (root / inside).parent.glob("*") if p.stem == Path(inside).name and is_video(p)]
+    found = [p for p in (root / inside, *files, *deeper) if p.exists()]
     if not found:
         known = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "_")))
         raise InputError(f"no category '{category}' in '{data_path}'; there are: {', '.join(known) or 'none'}")
@@ -63,11 +66,20 @@ def category_folder(data_path, category):
     return found[0]
 
 
-def clean_category(category):
-    """A category's name as settings and folders of outputs have it: no ./ before it, no slash behind it, nor a video
-    file's suffix."""
+def clean_category(data_path, category, given=True):
+    """A category's name as settings and folders of outputs have it: no ./ before it, but where it tells two folders of
+    one name apart, no slash behind it, nor a video file's suffix. Of a `data_path` that is a file its name, if none is
+    given."""
+    if Path(data_path).is_file() and not given:
+        return Path(data_path).stem
     inside = os.path.normpath(category) if category else category
-    return os.path.splitext(inside)[0] if Path(inside).suffix.lower() in VIDEO_SUFFIXES else inside
+    if Path(inside).suffix.lower() in VIDEO_SUFFIXES:
+        inside = os.path.splitext(inside)[0]
+    try:
+        category_folder(data_path, inside)
+    except InputError as error:
+        return f"./{inside}" if category.startswith("./") and "more than once" in str(error) else inside
+    return inside
 
 
 def list_clips(folder):
@@ -100,12 +112,21 @@ def read_category(data_path, category, num_frames, im_size, start=0, step=1):
     clips = list_clips(category_folder(data_path, category))
     videos, records = None, []
     for k, path in enumerate(clips):
-        video, record = read(path, num_frames, im_size, None, start, step)
+        video, record = examined(*read(path, num_frames, im_size, None, start, step))
         videos = np.empty((len(clips), *video.shape), np.uint8) if videos is None else videos
         videos[k] = video
-        record.sha256 = fingerprint(video)
         records.append(record)
     return videos, records
+
+
+def examined(video, record):
+    """A clip, and its Record with its fingerprint and with what would make it not worth learning."""
+    record.sha256 = fingerprint(video)
+    if len(video) > 1 and (video == video[:1]).all():
+        record.note("does not move")
+    if video.max() < DARK:
+        record.note("black")
+    return video, record
 
 
 def load_category(data_path, category, num_frames, im_size):
@@ -134,14 +155,17 @@ def list_strips(path, root):
     return strips
 
 
-def read_strip(path, num_frames, side):
-    """The first frames of a clip that is stored as one picture, square frames one below the other: uint8
-    (num_frames, side, side, 3). A shorter clip repeats its last frame (as released)."""
+def read_strip(path, num_frames, side, start=0, step=1):
+    """Frames of a clip that is stored as one picture, square frames one below the other, from number `start` on every
+    `step`-th: uint8 (num_frames, side, side, 3). A shorter clip repeats its last frame (as released)."""
     strip = read_picture(path)
     height, width = strip.shape[:2]
     if height % width:
         raise InputError(f"strip '{path}' is {height} rows of {width} pixels: no whole number of square frames")
-    frames = [resize_frame(frame, side, side) for frame in strip[: num_frames * width].reshape(-1, width, width, 3)]
+    squares = strip.reshape(-1, width, width, 3)[first_frame(start) :: step]
+    if not len(squares):
+        raise InputError(f"strip '{path}' has no frames after the first {start}")
+    frames = [resize_frame(frame, side, side) for frame in squares[:num_frames]]
     return np.stack(frames + frames[-1:] * (num_frames - len(frames)))
 
 

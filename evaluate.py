@@ -12,10 +12,16 @@ dynamical system, the classical method to beat.
 import sys
 from pathlib import Path
 
-from data import InputError, list_clips, read_clip, read_mask
+import torch
+
+from data import InputError, examined, list_clips, read, read_recorded_mask
+from fast.device import available_memory
+from judge.lds import LDS_DRAWS
 from judge.pictures import draw_texture_report
 from judge.tables import COLUMNS, recovery_report, save_report, texture_report
 from run.flags import ArgumentParser, add_flag, image_size, non_negative_int, positive_int, run_program
+from run.inputs import check_memory, first_frame, inputs_of
+from utils import printable
 
 
 def build_parser():
@@ -45,6 +51,9 @@ def build_parser():
     group = parser.add_argument_group("both")
     add(group, "num_frames", None, "first frames of each clip that are used (default 70; the recovered video's)",
         type=positive_int)
+    add(group, "start_frame", 0, "frames, or seconds as 3.5s, of the clip (-observed, -truth, -mask) that the videos "
+        "began after", type=first_frame)
+    add(group, "frame_step", 1, "every how many frames of the clip one was used", type=positive_int)
     add(group, "im_size", None, "side, or height x width, to compare at (default 100; the recovered video's)",
         type=image_size)
     add(group, "out", "./evaluation", "folder for the results", metavar="FOLDER")
@@ -70,7 +79,7 @@ def find_clips(paths):
         found += list_clips(path) if path.is_dir() else [path]
     found = list(dict.fromkeys(found))
     repeated = len({path.name for path in found}) < len(found)
-    return {str(path) if repeated else path.name: path for path in found}
+    return {printable(path if repeated else path.name): path for path in found}
 
 
 def one_clip(path):
@@ -81,13 +90,14 @@ def one_clip(path):
     return next(iter(clips.values()))
 
 
-def read_observed(path, num_frames, im_size):
-    """The first frames of a clip, and as many later ones, or None if it is too short for them."""
+def read_observed(path, num_frames, im_size, start, step):
+    """The frames of a clip that were learned from, as many later ones, or None if it is too short for them, and its
+    Record."""
     try:
-        video = read_clip(path, 2 * num_frames, im_size)
+        video, record = examined(*read(path, 2 * num_frames, im_size, start=start, step=step))
     except InputError:
-        return read_clip(path, num_frames, im_size), None
-    return video[:num_frames], video[num_frames:]
+        video, record = examined(*read(path, num_frames, im_size, start=start, step=step))
+    return video[:num_frames], video[num_frames:] if len(video) > num_frames else None, record
 
 
 def make_folder(path):
@@ -102,11 +112,19 @@ def evaluate_textures(args):
     """Print, write and draw the table of synthesised videos."""
     num_frames, im_size = args.num_frames or 70, args.im_size or (100, 100)
     clips = find_clips(args.synthesized)
-    observed, later = read_observed(one_clip(args.observed), num_frames, im_size)
-    videos = {name: read_clip(path, num_frames, im_size) for name, path in clips.items()}
+    judged = len(clips) + 2 + LDS_DRAWS * (args.lds > 0)  # videos in floating point, and spectra of some at a time
+    check_memory(12 * (judged + 12) * num_frames * im_size[0] * im_size[1], available_memory(torch.device("cpu")),
+                 "use a smaller -im_size or -num_frames, or fewer videos")
+    observed, later, record = read_observed(one_clip(args.observed), num_frames, im_size, args.start_frame,
+                                            args.frame_step)
+    found = {name: examined(*read(path, num_frames, im_size)) for name, path in clips.items()}
+    videos = {name: video for name, (video, _) in found.items()}
     make_folder(args.out)
+    print(record)
     rows, portraits = texture_report(videos, observed, later, args.lds, args.stride)
-    save_report(args.out, "evaluation", rows, {**vars(args), "num_frames": num_frames, "im_size": im_size})
+    inputs = inputs_of([record, *(each for _, each in found.values())])
+    save_report(args.out, "evaluation", rows, {**vars(args), "num_frames": num_frames, "im_size": im_size,
+                                               "inputs": inputs.lines, "fingerprints": inputs.fingerprints})
     if later is None:
         print(f"no later frames: the observed clip has fewer than {2 * num_frames}")
     print("Judge the table as a whole: no column alone says 'good' (-h explains them).")
@@ -116,13 +134,15 @@ def evaluate_textures(args):
 
 def evaluate_recovery(args):
     """Print and write the table of a recovered video."""
-    recovered = read_clip(one_clip(args.recovered), args.num_frames, args.im_size)
-    size = recovered.shape[1:3]
-    mask = read_mask(args.mask, len(recovered), size)
-    truth = read_clip(one_clip(args.truth), len(recovered), size)
+    recovered, record = examined(*read(one_clip(args.recovered), args.num_frames, args.im_size))
+    size, part = recovered.shape[1:3], {"start": args.start_frame, "step": args.frame_step}
+    truth, whole = examined(*read(one_clip(args.truth), len(recovered), size, **part))
+    mask, hidden = read_recorded_mask(args.mask, len(recovered), size, whole.first, args.frame_step)
     make_folder(args.out)
-    rows = recovery_report(truth, recovered, mask)
-    save_report(args.out, "recovery", rows, {**vars(args), "num_frames": len(recovered), "im_size": size})
+    print(whole, hidden, sep="\n")
+    rows, inputs = recovery_report(truth, recovered, mask), inputs_of([record, whole], masks=[hidden])
+    save_report(args.out, "recovery", rows, {**vars(args), "num_frames": len(recovered), "im_size": size,
+                                             "inputs": inputs.lines, "fingerprints": inputs.fingerprints})
     if rows[0]["visible_error"] > 0:
         print("Visible pixels have changed: by lossy video, another size, or a fault.")
     print(f"recovery.csv and .json are in '{args.out}'")

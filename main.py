@@ -13,8 +13,18 @@ import torch
 
 import recover
 import utils
-from data import MASK_TYPES, InputError, draw_mask, load_category, read_mask, to_tensor
-from fast.device import memory_per_video, pick_chunk, prepare
+from data import (
+    MASK_TYPES,
+    InputError,
+    category_folder,
+    clean_category,
+    draw_mask,
+    list_clips,
+    read_category,
+    read_recorded_mask,
+    to_tensor,
+)
+from fast.device import available_memory, memory_per_video, pick_chunk, prepare
 from fast.gradient import FastGradient, pick_precision
 from fast.graph import FastLangevin
 from judge.clip import judge_against_clip
@@ -40,11 +50,12 @@ from run.flags import (
     share,
 )
 from run.folder import Run
+from run.inputs import add_part_flags, check_memory, inputs_of
 from run.loop import fit
 from sample import sample_learned
 
 # Settings that a resumed run may change; all others decide the result.
-CHANGEABLE = ("num_epochs", "lr", "anneal", "log_step", "device", "data_path", "output_dir")
+CHANGEABLE = ("num_epochs", "lr", "anneal", "log_step", "device", "data_path", "output_dir", "fps")
 TESTING = ("test", "ckpt", "sample_size", "test_steps", "start", "loop", "overwrite", "dry_run")  # no part of a run
 # -preset quality: a reference fitted to the clip, whose noise moves chains by natural amounts, so that few steps of a
 # low rate are enough. Where pixels are hidden the reference is white noise, as in the paper.
@@ -72,7 +83,9 @@ def build_parser():
     add(group, "category", "fire_pot", "folder of clips below data_path")
     add(group, "data_path data_dir", "./trainingVideo", "where categories are")
     add(group, "im_size image_size sz", "224", "side, or height x width, in pixels", type=image_size)
-    add(group, "num_frames", 70, "first frames of each clip that are used", type=positive_int)
+    add(group, "num_frames", 70, "frames of each clip that are used, the first ones if nothing else is said",
+        type=positive_int)
+    add_part_flags(group)
     group = parser.add_argument_group("hidden pixels (recovery and inpainting)")
     add(group, "mask_type", "none", "what is hidden: none, external or " + ", ".join(MASK_TYPES),
         choices=("none", "external", *MASK_TYPES))
@@ -128,6 +141,7 @@ def parse(argv=None):
         parser.error(f"argument -beta1: {args.beta1} is not in [0, 1)")
     if (args.mask_type == "external") != (args.mask_file is not None):
         parser.error("-mask_type external and -mask_file go together")
+    args.category = clean_category(args.data_path, args.category, "category" in given)
     return args, given
 
 
@@ -356,31 +370,39 @@ def noise(device, seed, epoch, kind, batch, count):
 # ---------------------------------------------------------------------------------------------------------- a run
 
 
-def load(data_path, category, num_frames, im_size, mask_type, mask_file, seed):
-    """The clips uint8 (N, T, H, W, 3), which of their pixels are hidden, bool (N, T, H, W) or None, and their names."""
-    videos, names = load_category(data_path, category, num_frames, im_size)
+def load(data_path, category, num_frames, im_size, mask_type, mask_file, seed, start, step):
+    """The clips uint8 (N, T, H, W, 3), which of their pixels are hidden, bool (N, T, H, W) or None, and the Records of
+    the clips and of what else was read."""
+    videos, records = read_category(data_path, category, num_frames, im_size, start, step)
     if mask_type == "none":
-        return videos, None, names
+        return videos, None, records, []
     if mask_type == "external":
-        masks = [read_mask(mask_file, num_frames, im_size)] * len(names)
-    else:
-        rng = np.random.default_rng(seed)
-        masks = [draw_mask(mask_type, num_frames, im_size, rng) for _ in names]
-    return videos, np.stack(masks), names
+        mask, record = read_recorded_mask(mask_file, num_frames, im_size, records[0].first, step)
+        return videos, np.stack([mask] * len(videos)), records, [record]
+    rng = np.random.default_rng(seed)
+    masks = [draw_mask(mask_type, num_frames, im_size, rng) for _ in videos]
+    return videos, np.stack(masks), records, []
 
 
 def learn(args):
     """Learn from a category's clips; the newest state and pictures are in output_dir/category."""
     prepare(args.device)
     torch.manual_seed(args.seed)
-    videos, hidden, names = load(args.data_path, args.category, args.num_frames, args.im_size, args.mask_type,
-                                 args.mask_file, args.seed)
+    with torch.device("meta"):  # which has shapes, but no memory
+        outline = descriptor(args.net_type, args.num_frames, args.im_size)
+    clips = len(list_clips(category_folder(args.data_path, args.category)))
+    check_memory(memory(args, outline, clips, 1), available_memory(args.device),
+                 "use a smaller -im_size or -num_frames, or fewer -num_chain")
+    videos, hidden, *records = load(args.data_path, args.category, args.num_frames, args.im_size, args.mask_type,
+                                    args.mask_file, args.seed, args.start_frame, args.frame_step)
     if args.reference == "field" and (videos == videos[:, :1]).all():
         raise InputError(f"the clips of '{args.category}' do not move, and -reference field needs motion: use white")
-    f = descriptor(args.net_type, args.num_frames, args.im_size).to(args.device)
+    inputs = inputs_of(records[0], args.fps, records[1])
+    about = "\n".join([header(args, outline, clips), *inputs.lines])
     if args.dry_run:
-        return print(header(args, f, names), *listed(settings_of(args)), sep="\n")
-    run = Run(f"{args.output_dir}/{args.category}", settings_of(args), CHANGEABLE, args.overwrite)
+        return print(about, *listed(settings_of(args)), sep="\n")
+    f = descriptor(args.net_type, args.num_frames, args.im_size).to(args.device)
+    run = Run(f"{args.output_dir}/{args.category}", settings_of(args), CHANGEABLE, args.overwrite, inputs=inputs)
     learner = make_learner(args, f, run.load_checkpoint(args.device), videos, hidden)
 
     def begin():
@@ -394,10 +416,9 @@ def learn(args):
                                     moving, last)
 
     quick = args.device.type != "cpu" or (args.preset == "quality" and max(args.im_size) <= 64)
-    about = f"sampling in {learner.precision}, {learner.chunk} videos at once"
+    about += f"\nsampling in {learner.precision}, {learner.chunk} videos at once"
     fit(learner, run, outputs, total=args.num_epochs, log_step=args.log_step, shown=SHOWN, begin=begin, page=write_page,
-        header=f"{header(args, f, names)}\n{about}",
-        shorter=None if quick else "-im_size 64 -preset quality takes minutes")
+        header=about, shorter=None if quick else "-im_size 64 -preset quality takes minutes")
 
 
 def make_learner(args, f, state, videos, hidden):
@@ -438,10 +459,11 @@ def save_outputs(args, learner, run, epoch, I, J, videos, hidden, moving, last):
     run.log_pictures(epoch, list(sheet.values()), list(sheet), moving)
     beside = {f"observed_{k}": video for k, video in enumerate(videos)}
     if moving and hidden is None:
-        utils.save_videos(run.folder, "synthesized", J, beside)
+        utils.save_videos(run.folder, "synthesized", J, beside, run.inputs.rate)
     elif moving:
         masked = np.where(hidden[..., None], np.uint8(128), videos)
-        utils.save_videos(run.folder, "recovered", I, beside | {f"masked_{k}": v for k, v in enumerate(masked)})
+        beside |= {f"masked_{k}": video for k, video in enumerate(masked)}
+        utils.save_videos(run.folder, "recovered", I, beside, run.inputs.rate)
         utils.save_frames(run.folder / "synthesized_sequence", J)
     if last and hidden is None:
         stride = learner.f.layers[0].stride[0]
@@ -464,18 +486,22 @@ def judge_recovery(args, learner, folder, recovered, truth, hidden):
     save_report(folder, "recovery", rows, settings)
 
 
-def header(args, f, names):
+def memory(args, f, clips, batch):
+    """Bytes that a run of so many clips takes, of whose videos `batch` are handled at once."""
+    videos = clips * (args.num_chain + 1)
+    return (16 * sum(p.numel() for p in f.parameters()) + memory_per_video(f, f.size) * batch
+            + 24 * videos * math.prod(f.size))
+
+
+def header(args, f, clips):
     """What will run: clips, net, device, memory."""
-    parameters = sum(p.numel() for p in f.parameters())
-    videos = len(names) * args.num_chain + len(names)
-    batch = args.batch_size + args.num_chain
-    memory = 16 * parameters + memory_per_video(f, f.size) * batch + 24 * videos * math.prod(f.size)
+    most = memory(args, f, clips, args.batch_size + args.num_chain)
     return "\n".join([
-        f"STGConvNet  {args.net_type}  '{args.category}': {len(names)} clip(s), {args.num_frames} frames of "
+        f"STGConvNet  {args.net_type}  '{args.category}': {clips} clip(s), {args.num_frames} frames of "
         f"{args.im_size[0]}x{args.im_size[1]}, {args.num_chain} chains a mini-batch of {args.batch_size}",
         *layer_table(f),
         f"device {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; "
-        f"memory about {memory / 2**30:.1f} GiB if all is handled at once",
+        f"memory about {most / 2**30:.1f} GiB if all is handled at once",
     ])
 
 

@@ -45,7 +45,7 @@ def sample_learned(args, given):
     y = sample(f.wrap_time(args.loop), q, y, state, args)
     J = utils.to_uint8(q.video(y) + q.mean)[:, margin : margin + size[0]]
     delete_outputs(folder)
-    utils.save_videos(folder, "synthesized", J)
+    utils.save_videos(folder, "synthesized", J, rate=args.fps or state.get("rate", utils.FPS))
     if args.loop:
         tell_seams(J)
     if size[1:] == f.size[1:] and learned["mask_type"] == "none":

@@ -9,6 +9,7 @@ import os
 import tempfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -16,13 +17,18 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-FPS = 25
+FPS = 25  # of outputs of images, which have no times
 
 
 def generator(device, *key):
     """A torch.Generator whose stream depends on `key` alone, e.g. (seed, epoch, 'chain', 2)."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+def printable(name):
+    """A name in letters that every output can have: of bytes that are no UTF-8, their numbers."""
+    return str(name).encode("utf-8", "backslashreplace").decode()
 
 
 def quantized(videos):
@@ -75,30 +81,53 @@ def jpeg_bytes(picture):
     return buffer.getvalue()
 
 
-def gif_bytes(video):
-    """An endless GIF of a video uint8 (T, H, W, 3) at 25 fps, with one palette for all its frames (no flicker)."""
-    some = video[:: max(1, len(video) // 6), ::2, ::2]
-    palette = Image.fromarray(some.reshape(-1, *some.shape[2:])).quantize(256)
-    frames = [Image.fromarray(frame).quantize(palette=palette) for frame in video]
+def gif_bytes(video, rate=FPS):
+    """An endless GIF of a video uint8 (T, H, W, 3) at `rate` frames a second, with one palette for all its frames (no
+    flicker). The format counts in hundredths of a second, to which frames are rounded so that the whole is exact;
+    viewers slow down frames of one hundredth, so above 50 frames a second every second one is left out."""
+    step = 2 if rate > 50 else 1
+    palette = common_palette(video)
+    colours = np.full((256, 4), 255, np.uint8)  # alpha, R, G, B
+    listed = np.array(palette.getpalette(), np.uint8).reshape(-1, 3)
+    colours[: len(listed), 1:] = listed
     buffer = io.BytesIO()
-    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=1000 // FPS, loop=0)
+    with av.open(buffer, "w", format="gif", options={"loop": "0"}) as container:
+        stream = container.add_stream("gif", rate=Fraction(rate).limit_denominator(10**5) / step)
+        stream.height, stream.width, stream.pix_fmt = *video.shape[1:3], "pal8"
+        for frame in video[::step]:
+            indices = np.asarray(Image.fromarray(frame).quantize(palette=palette))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray((indices, colours), format="pal8")))
+        container.mux(stream.encode())
     return buffer.getvalue()
 
 
-def mp4_bytes(video):
-    """An H.264 MP4 of a video uint8 (T, H, W, 3) at 25 fps; odd sides are padded by their edge, as the format asks. Its
-    index stands first, so that browsers play it while it loads."""
+def common_palette(video):
+    """256 colours for all frames of a video, as an image. A colour counts by the root of how often it is there: one
+    that lasts for a moment, or fills a corner, is kept, too."""
+    step = max(1, round((video[..., 0].size / 2**20) ** 0.5))
+    pixels = video[:, ::step, ::step].reshape(-1, 3)
+    cells = (pixels >> 3).astype(np.int32) @ np.array([2**10, 2**5, 1], np.int32)  # of 8 grey levels a side
+    counts = np.bincount(cells, minlength=2**15)
+    sums = np.stack([np.bincount(cells, channel, 2**15) for channel in pixels.T], axis=1)
+    there = counts > 0
+    means = (sums[there] / counts[there, None]).round().astype(np.uint8)
+    return Image.fromarray(np.repeat(means, np.ceil(counts[there] ** 0.5).astype(int), axis=0)[None]).quantize(256)
+
+
+def mp4_bytes(video, rate=FPS):
+    """An H.264 MP4 of a video uint8 (T, H, W, 3) at `rate` frames a second; odd sides are padded by their edge, as the
+    format asks. Its index stands first, so that browsers play it while it loads."""
     video = np.pad(video, ((0, 0), (0, video.shape[1] % 2), (0, video.shape[2] % 2), (0, 0)), mode="edge")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.mp4"
-        write_mp4(path, video)
+        write_mp4(path, video, rate)
         return path.read_bytes()
 
 
-def write_mp4(path, video):
+def write_mp4(path, video, rate):
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
         options = {"crf": "16", "preset": "fast", "threads": "1", "mbtree": "0"}  # the same bytes from run to run
-        stream = container.add_stream("libx264", rate=FPS, options=options)
+        stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(10**5), options=options)
         stream.height, stream.width, stream.pix_fmt = *video.shape[1:3], "yuv420p"
         for frame in video:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
@@ -123,9 +152,10 @@ def in_threads(function, arguments):
         return list(pool.map(function, arguments))
 
 
-def save_videos(folder, name, videos, beside=None):
+def save_videos(folder, name, videos, beside=None, rate=FPS):
     """The frames of videos (N, T, H, W, 3) in folder/<name>_sequence, and in folder/final_results a GIF and an MP4 of
-    each; an MP4 of each of those `beside` them, (T, H, W, 3) by name; and, as `all`, these and those side by side."""
+    each, at `rate` frames a second; an MP4 of each of those `beside` them, (T, H, W, 3) by name; and, as `all`, these
+    and those side by side."""
     beside = beside or {}
     everything = [*beside.values(), *videos]
     rows, moments = -(-len(everything) // 6), np.arange(max(map(len, everything)))  # shorter videos begin again
@@ -138,7 +168,7 @@ def save_videos(folder, name, videos, beside=None):
 
     def save(job):
         encode, film, kind = job
-        write_atomically(Path(folder) / f"final_results/{film}.{kind}", encode(films[film]))
+        write_atomically(Path(folder) / f"final_results/{film}.{kind}", encode(films[film], rate))
 
     in_threads(save, jobs)
     save_frames(Path(folder) / f"{name}_sequence", videos)

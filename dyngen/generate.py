@@ -26,10 +26,10 @@ def grey(videos):
     return utils.to_uint8((videos + 1) * 127.5)
 
 
-def build_net(args):
+def build_net(args, device):
     net = DynamicGenerator(args.im_size, args.state_size, args.z_size, args.content_size, args.motion_type_size,
                            args.dynamic_mode, args.encoder)
-    return net.to(args.device)
+    return net.to(device)
 
 
 def slices(total, length):
@@ -112,7 +112,7 @@ def generate(args, given):
         if given.get(name, learned[name]) != learned[name]:
             raise data.InputError(f"'{path}' was learned with -{name} {learned[name]}, not {given[name]}")
     args = argparse.Namespace(**(vars(args) | learned | given | {"device": args.device}))
-    net, latents = build_net(args), state["latents"]
+    net, latents = build_net(args, args.device), state["latents"]
     check_content(args.content, len(latents["s"]), args.content_size, args.replay)
     net.load_state_dict(state["net"])
     if args.animate and not net.encoder:
@@ -128,7 +128,7 @@ def generate(args, given):
         videos = torch.cat([new_videos(net, latents, batch, **asked_for(args)) for batch in batches])
     videos = grey(videos)
     delete_outputs(folder / "test")
-    utils.save_videos(folder / "test", "synthesized", videos)
+    utils.save_videos(folder / "test", "synthesized", videos, rate=args.fps or state.get("rate", utils.FPS))
     sheet = utils.contact_sheet(videos[:12], [f"video {k}" for k in range(len(videos[:12]))])
     utils.write_atomically(folder / "test/contact_sheet.png", utils.png_bytes(sheet))
     write_page(folder)

@@ -18,7 +18,7 @@ import utils
 from dyngen.generate import asked_for, build_net, check_content, grey, new_videos, replayed_videos, slices, unit
 from dyngen.nets import layer_table, memory_per_frame
 from dyngen.settings import settings_of
-from fast.device import prepare
+from fast.device import available_memory, prepare
 from judge.page import write_page
 from judge.pictures import draw_texture_report
 from judge.tables import in_pieces, recovery_report, save_report, texture_report
@@ -26,11 +26,12 @@ from langevin import gaussian_, langevin
 from run.adam import Adam, learning_rate
 from run.flags import RunError, listed
 from run.folder import Run
+from run.inputs import check_memory, inputs_of
 from run.loop import fit
 
 # Settings that a resumed run may change; all others decide the result.
 CHANGEABLE = ("num_epochs", "lr", "anneal", "log_step", "device", "data_path", "mask_path", "output_dir", "readout",
-              "init_state", "burn_in", "content", "num_sections_in_test", "num_batches_in_test")
+              "init_state", "burn_in", "content", "num_sections_in_test", "num_batches_in_test", "fps")
 MEMORY = 50  # epochs over which recovered clips are averaged
 SHOWN = 4  # clips of each kind on a contact sheet
 
@@ -52,38 +53,42 @@ def released_mask(mask_type, num_frames, im_size, rng):
     return mask
 
 
-def load(*, data_path, category, num_frames, im_size, encoder, mask_type, mask_file, mask_path, seed):
-    """The clips uint8 (N, T, H, W, 3), which of their pixels are hidden, bool (N, T, H, W) or None, and their names.
+def load(*, data_path, category, num_frames, im_size, encoder, mask_type, mask_file, mask_path, seed, start, step):
+    """The clips uint8 (N, T, H, W, 3), which of their pixels are hidden, bool (N, T, H, W) or None, the Records of the
+    clips, and of what else was read.
 
     For an encoder, each clip is cut into all the windows of num_frames frames that it holds, to learn from the first of
     each.
     """
     size = (im_size, im_size)
     if encoder:
-        return *load_windows(data_path, category, num_frames, size), None
-    videos, names = data.load_category(data_path, category, num_frames, size)
+        videos, records = load_windows(data_path, category, num_frames, size, start, step)
+        return videos, None, records, []
+    videos, records = data.read_category(data_path, category, num_frames, size, start, step)
     if mask_type == "none":
-        return videos, names, None
+        return videos, None, records, []
     if mask_type == "external":
         path = Path(mask_path) / category / mask_file
         path = path if path.exists() and not Path(mask_file).exists() else mask_file
-        return videos, names, np.stack([data.read_mask(path, num_frames, size)] * len(names))
+        mask, record = data.read_recorded_mask(path, num_frames, size, records[0].first, step)
+        return videos, np.stack([mask] * len(videos)), records, [record]
     rng = np.random.default_rng(seed)
     draw = data.draw_mask if mask_type in data.MASK_TYPES else released_mask
-    return videos, names, np.stack([draw(mask_type, num_frames, size, rng) for _ in names])
+    return videos, np.stack([draw(mask_type, num_frames, size, rng) for _ in videos]), records, []
 
 
-def load_windows(data_path, category, num_frames, size):
-    """All windows of num_frames frames of a category's clips, uint8 (N, T, H, W, 3), and their names."""
-    windows, names = [], []
+def load_windows(data_path, category, num_frames, size, start, step):
+    """All windows of num_frames frames of a category's clips, uint8 (N, T, H, W, 3), and the Records of the clips."""
+    windows, records = [], []
     for path in data.list_clips(data.category_folder(data_path, category)):
-        clip = data.read_clip(path, None, size)
-        for t in range(0, len(clip) - num_frames + 1, num_frames):
-            windows.append(clip[t : t + num_frames])
-            names.append(f"{path.name} from frame {t}")
-    if not windows:
+        clip, record = data.examined(*data.read(path, None, size, start=start, step=step))
+        whole = len(clip) // num_frames
+        windows.append(clip[: whole * num_frames].reshape(whole, num_frames, *clip.shape[1:]))
+        record.note(f"{whole} windows")
+        records.append(record)
+    if not any(map(len, windows)):
         raise data.InputError(f"no clip of '{category}' has {num_frames} frames: lower -num_frames")
-    return np.stack(windows), names
+    return windows[0] if len(windows) == 1 else np.concatenate(windows), records
 
 
 def pack(latents):
@@ -280,15 +285,22 @@ def learn(args):
     """Learn from a category's clips; the newest state and pictures are in output_dir/category."""
     prepare(args.device)
     torch.manual_seed(args.seed)
-    videos, names, hidden = load(
+    clips = len(data.list_clips(data.category_folder(args.data_path, args.category)))
+    with torch.device("meta"):  # which has shapes, but no memory
+        outline = build_net(args, "meta")
+    check_memory(memory(args, outline, clips), available_memory(args.device),
+                 "use a smaller -im_size, -truncated_backprop_length or -batch_size")
+    videos, hidden, *records = load(
         data_path=args.data_path, category=args.category, num_frames=args.num_frames, im_size=args.im_size,
         encoder=args.encoder, mask_type=args.mask_type, mask_file=args.mask_file, mask_path=args.mask_path,
-        seed=args.seed)
-    check_content(args.content, len(names), args.content_size)
-    net, settings = build_net(args), settings_of(args)
+        seed=args.seed, start=args.start_frame, step=args.frame_step)
+    check_content(args.content, len(videos), args.content_size)
+    inputs, settings = inputs_of(records[0], args.fps, records[1]), settings_of(args)
+    about = "\n".join([header(args, outline, len(videos)), *inputs.lines])
     if args.dry_run:
-        return print(header(args, net, names), *listed(settings), sep="\n")
-    run = Run(f"{args.output_dir}/{args.category}", settings, CHANGEABLE, args.overwrite)
+        return print(about, *listed(settings), sep="\n")
+    net = build_net(args, args.device)
+    run = Run(f"{args.output_dir}/{args.category}", settings, CHANGEABLE, args.overwrite, inputs=inputs)
     learner = make_learner(args, net, run.load_checkpoint(args.device), videos, hidden)
 
     def begin():
@@ -298,7 +310,7 @@ def learn(args):
     errors = [] if learner.truth is None else ["recovery_error", "recovery_error_mean"]
     fit(learner, run, lambda moving, last: outputs(args, learner, run, videos, hidden, moving, last),
         total=args.num_epochs, log_step=args.log_step, shown=["psnr", "std_xi", *errors], begin=begin, page=write_page,
-        header=f"{header(args, net, names)}\n{about_likelihood(learner)}",
+        header=f"{about}\n{about_likelihood(learner)}",
         shorter="-num_epochs 300 shows the scene" if args.device.type == "cpu" else None)
 
 
@@ -334,7 +346,7 @@ def outputs(args, learner, run, videos, hidden, moving, last):
     def write():
         run.log_pictures(epoch, list(sheet.values()), list(sheet), moving)
         if moving:
-            utils.save_videos(run.folder, name, results, beside)
+            utils.save_videos(run.folder, name, results, beside, run.inputs.rate)
         if last:
             judge(args, run.folder, results, videos, hidden)
 
@@ -359,17 +371,22 @@ def judge(args, folder, results, videos, hidden):
     save_report(folder, name, rows, settings_of(args))
 
 
-def header(args, net, names):
+def memory(args, net, clips):
+    """Bytes that a run of so many clips takes."""
+    frames = min(args.batch_size, clips) * args.truncated_backprop_length
+    return (16 * sum(p.numel() for p in net.parameters()) + frames * memory_per_frame(net)
+            + 40 * clips * args.num_frames * args.im_size**2)
+
+
+def header(args, net, clips):
     """What will run: clips, nets, device, memory."""
-    frames = min(args.batch_size, len(names)) * args.truncated_backprop_length
-    memory = 16 * sum(p.numel() for p in net.parameters()) + frames * memory_per_frame(net)
     return "\n".join([
-        f"Dynamic generator  {args.task}  '{args.category}': {len(names)} clip(s), {args.num_frames} frames of "
+        f"Dynamic generator  {args.task}  '{args.category}': {clips} clip(s), {args.num_frames} frames of "
         f"{args.im_size}x{args.im_size} in chunks of {args.truncated_backprop_length}, {args.batch_size} clip(s) a "
         "mini-batch",
         *layer_table(net),
         f"device {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; memory about "
-        f"{memory / 2**30:.1f} GiB",
+        f"{memory(args, net, clips) / 2**30:.1f} GiB",
     ])
 
 

@@ -14,6 +14,7 @@ from run.flags import (
     positive_int,
     share,
 )
+from run.inputs import add_part_flags
 
 TASKS = ("scene", "motion", "recovery", "inpainting")
 PRESETS = {  # defaults: one value for all tasks or, in the order above, one for each (as released)
@@ -85,7 +86,9 @@ def build_parser():
     add(group, "category", None, "folder of clips below data_path")
     add(group, "data_path data_dir", "./trainingVideo", "where categories are")
     add(group, "im_size image_size sz", None, "side of the frames in pixels", type=frame_side)
-    add(group, "num_frames", None, "first frames of each clip that are used", type=positive_int)
+    add(group, "num_frames", None, "frames of each clip that are used, the first ones if nothing else is said",
+        type=positive_int)
+    add_part_flags(group)
     group = parser.add_argument_group("hidden pixels (recovery and inpainting)")
     add(group, "training_mode", None, "complete ignores masks, incomplete needs one",
         choices=("complete", "incomplete"))
@@ -167,6 +170,7 @@ def parse(argv=None):
         args.mask_type = "none"
     if args.mask_type != "external":
         args.mask_file = None
+    args.category = data.clean_category(args.data_path, args.category, "category" in given)
     args.truncated_backprop_length = min(args.truncated_backprop_length, args.num_frames)
     if not args.test:
         check(args, parser)

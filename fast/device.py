@@ -1,9 +1,12 @@
 """What a device can do, and the settings of the process that make it fast."""
 
+import contextlib
 import math
 import os
 import platform
+import re
 import time
+from pathlib import Path
 
 import torch
 
@@ -44,13 +47,27 @@ def multiplies_bfloat16(device):
 
 
 def available_memory(device):
-    """Bytes that are free on the device."""
+    """Bytes that are free on the device: on a CPU, what the system, a container and `ulimit -v` leave to us."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return 8 * 2**30
+    limits = []
+    with contextlib.suppress(OSError, ValueError, AttributeError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        limits.append(1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable"))))
+    with contextlib.suppress(OSError, ValueError):  # a container's, whose files that can be dropped count as free
+        group = Path("/sys/fs/cgroup")
+        cached = re.search(r"^inactive_file (\d+)", (group / "memory.stat").read_text(), re.MULTILINE)
+        used = int((group / "memory.current").read_text()) - int(cached[1] if cached else 0)
+        limits.append(int((group / "memory.max").read_text()) - used)
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if most != resource.RLIM_INFINITY:
+            limits.append(most - int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize())
+    with contextlib.suppress(ValueError, OSError, AttributeError):
+        limits = limits or [os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    return min(limits, default=8 * 2**30)
 
 
 def memory_per_video(f, size):

@@ -16,7 +16,8 @@ def judge_against_clip(folder, videos, settings, stride):
         clips = data.list_clips(data.category_folder(settings["data_path"], settings["category"]))
         if len(clips) > 1:
             raise data.InputError(f"'{settings['category']}' has {len(clips)} clips, not one to compare with")
-        clip = data.read_clip(clips[0], None, tuple(size), at_most=2 * frames)
+        start, step = settings.get("start_frame", 0), settings.get("frame_step", 1)
+        clip, _ = data.read(clips[0], None, tuple(size), at_most=2 * frames, start=start, step=step)
         later = clip[frames:] if len(clip) == 2 * frames else None
         stride = stride if stride < frames - 1 else None
         rows, portraits = texture_report(videos, clip[:frames], later, stride=stride)

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from judge.tables import COLUMNS
-from utils import write_atomically
+from utils import printable, write_atomically
 
 PARTS = ("state", "films", "progress", "table", "metrics", "made", "settings", "files")
 SHOWN = 12  # films that play in step; those after them play on their own
@@ -102,10 +102,10 @@ def write_page(folder: str | Path) -> None:
     parts = {}
     for name in PARTS:
         html = templates().get_template(f"{name}.html").render(run=run).strip()
-        parts[name] = {"version": f"{zlib.crc32(html.encode()):08x}", "html": html}
+        parts[name] = {"version": f"{zlib.crc32(printable(html).encode()):08x}", "html": html}
     write_atomically(folder / "page_parts.js", f"renew({json.dumps(parts)});\n".encode())
     page = templates().get_template("page.html").render(run=run, parts=parts)
-    write_atomically(folder / "index.html", page.encode())
+    write_atomically(folder / "index.html", printable(page).encode())
 
 
 def read_run(folder):

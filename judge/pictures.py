@@ -1,6 +1,7 @@
 """One picture of synthesised videos beside the clip: frames, maps, curves."""
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ def texture_png(portraits, stride):
     """The picture of `draw_texture_report`, as bytes."""
     from matplotlib.figure import Figure
 
+    portraits = {utils.printable(name): each for name, each in portraits.items()}
     colours = {"observed": "black", "later frames": "tab:green", "LDS": "tab:blue"}
     videos = [name for name in portraits if name not in colours]
     for shade, name in zip(np.linspace(0.0, 0.75, max(len(videos), 2)), videos):
@@ -50,7 +52,9 @@ def texture_png(portraits, stride):
     draw_maps(figure, pictured, cell, tall)
     draw_curves(figure, portraits, colours, stride)
     draw_legend(figure, {name: colours[name] for name in pictured})
-    figure.savefig(png, format="png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # letters that the font has not are boxes
+        figure.savefig(png, format="png")
     return png.getvalue()
 
 

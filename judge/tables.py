@@ -162,7 +162,7 @@ def write_csv(path: str | Path, rows: list[dict]) -> None:
     writer.writeheader()
     for row in rows:
         writer.writerow({c: f"{v:.6g}" if isinstance(v, float) else v for c, v in row.items()})
-    utils.write_atomically(path, text.getvalue().encode())
+    utils.write_atomically(path, text.getvalue().encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: str | Path, rows: list[dict], settings: dict) -> None:

@@ -34,6 +34,7 @@ from reader.pictures import (
     sample_range,
     tell_once,
 )
+from utils import printable
 
 HDR = {16: "PQ", 18: "HLG"}  # transfer functions, by their numbers in ITU-T H.273
 BT709 = 1  # its transfer function and its primaries in ITU-T H.273
@@ -132,7 +133,8 @@ def video_source(path, record):
         first = list(itertools.islice(packets, PEEK))
         describe(stream, container, first, record)
         frames = decoded(itertools.chain(first, packets), path, record)
-        yield from converted(deinterlaced(frames, record), record)
+        timed = container.format.name != "mpeg"  # whose frames often have times that are off by one
+        yield from converted(deinterlaced(frames, record), record, timed)
 
 
 def describe(stream, container, packets, record):
@@ -146,7 +148,7 @@ def describe(stream, container, packets, record):
         seconds = 3600 * hours + 60 * minutes + rest
     elif not seconds and container.duration and len(container.streams) == 1:
         seconds = container.duration / av.time_base
-    if seconds and container.format.name != "mpeg":  # which only guesses its length
+    if seconds and container.format.name != "mpeg":  # which only guesses how long it is
         record.frames = round(seconds * float(record.rate)) or None
     if stream.frames > 1 and stream.frames > (record.frames or 0) - 2:
         record.frames = stream.frames
@@ -220,7 +222,7 @@ def pulled(graph):
             return
 
 
-def converted(frames, record):
+def converted(frames, record, timed):
     """The pictures, times and damage of a video's frames: upright, in 8-bit RGB of standard dynamic range."""
     reformatter, turn = VideoReformatter(), None
     for frame, damage in frames:
@@ -235,7 +237,7 @@ def converted(frames, record):
         def picture(frame=frame, colour=colour, turn=turn):
             return turn(reformatter.reformat(frame, format="rgb24", **colour).to_ndarray())
 
-        yield picture, frame.time, damage
+        yield picture, frame.time if timed else None, damage
 
 
 def upright(frame):
@@ -291,13 +293,13 @@ def stream_frames(path, start=0, step=1, record=None, needed=None):
     every `step`-th; what is found goes to the record. needed: at most how many will be asked for. InputError if it
     cannot be read, or if more than a few of the frames are damaged."""
     path = Path(path)
-    record = record or Record(path.name)
+    record = record or Record(printable(path.name))
     last = int(start) + needed * step if needed and str(start).isdecimal() else None
     count, picture, shown, damaged = 0, None, None, []
     try:
         for number, (each, damage) in enumerate(in_time(source_of(path, record, last), record)):
             if number == 0:
-                record.first, record.step = first_frame(start, record), step
+                record.first, record.step = first_frame(start, record.rate), step
             if number < record.first:
                 continue
             if damage:
@@ -324,10 +326,10 @@ def check_damage(path, numbers, count, record):
                          "-start_frame), or repair it")
 
 
-def first_frame(start, record):
-    """How many frames are left out at the start: a number, or seconds as '3.5s'."""
+def first_frame(start, rate=None):
+    """How many frames are left out at the start: a number, or seconds as '3.5s', of `rate` frames (None: 25)."""
     text = str(start)
-    return round(float(text[:-1]) * (record.rate or 25)) if text.endswith("s") else int(text)
+    return round(float(text[:-1]) * float(rate or 25)) if text.endswith("s") else int(text)
 
 
 def read(path, num_frames=None, im_size=None, at_most=None, start=0, step=1):
@@ -337,7 +339,7 @@ def read(path, num_frames=None, im_size=None, at_most=None, start=0, step=1):
     Frames are streamed: a long clip costs only what is read of it. InputError if the clip cannot be read or is too
     short.
     """
-    record, wanted = Record(Path(path).name), num_frames or at_most
+    record, wanted = Record(printable(Path(path).name)), num_frames or at_most
     stream = stream_frames(path, start, step, record, wanted)
     frames, count, sizes = None, 0, set()
     for frame in itertools.islice(stream, wanted):

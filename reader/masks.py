@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from reader.clips import Record, fingerprint, read
+from reader.clips import Record, fingerprint, first_frame, read
 from reader.pictures import InputError, is_image, list_images, one_line, resize_frame
+from utils import printable
 
 MASK_TYPES = ("region", "missing_frames", "salt_pepper")
 LABELS = 127  # a mask that has no value above this names its objects by number: all but 0 hide
@@ -60,7 +61,7 @@ def read_recorded_mask(path, num_frames, im_size, start=0, step=1):
     path = Path(path)
     if not path.exists():
         raise InputError(f"mask file '{path}' does not exist")
-    record, last = Record(path.name), first_of(start) + num_frames * step
+    record, last = Record(printable(path.name)), first_frame(start) + num_frames * step
     if path.suffix.lower() in (".mat", ".npy"):
         mask = fitted(path, read_mask_array(path), num_frames, im_size)
     elif path.is_dir() or is_image(path):
@@ -72,8 +73,8 @@ def read_recorded_mask(path, num_frames, im_size, start=0, step=1):
     if len(mask) == 1:
         mask = np.repeat(mask, num_frames, axis=0)
         record.note("one picture for all frames")
-    elif len(mask) >= first_of(start) + (num_frames - 1) * step + 1:
-        record.first, record.step = first_of(start), step
+    elif len(mask) >= first_frame(start) + (num_frames - 1) * step + 1:
+        record.first, record.step = first_frame(start), step
         mask = mask[record.first :: step]
     if len(mask) < num_frames:
         raise InputError(f"mask '{path}' is {times(mask.shape)} (frames x height x width), the clip is "
@@ -94,12 +95,6 @@ def read_recorded_mask(path, num_frames, im_size, start=0, step=1):
 
 def times(shape):
     return "x".join(map(str, shape))
-
-
-def first_of(start):
-    """The number of a first frame that is given in frames, or in seconds of 25 frames."""
-    text = str(start)
-    return round(25 * float(text[:-1])) if text.endswith("s") else int(text)
 
 
 def binary(values, kind, path):

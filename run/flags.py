@@ -1,6 +1,8 @@
 """The command line that all programs share: a parser, types of values, and exit codes."""
 
 import argparse
+import contextlib
+import re
 import shutil
 import signal
 import sys
@@ -161,6 +163,9 @@ def terminate(*_):
 def run_program(program, bad_input):
     """Call program() and return its exit code: 0 done, 1 failed, 2 bad input (an exception of type bad_input), 130
     interrupted by Ctrl-C, 143 by SIGTERM. What a user can cause ends in one line on stderr, never in a traceback."""
+    for stream in (sys.stdout, sys.stderr):  # a name may have letters that a terminal or a file's coding has not
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")
     name, previous = Path(sys.argv[0]).name, signal.signal(signal.SIGTERM, terminate)
     try:
         program()
@@ -172,7 +177,10 @@ def run_program(program, bad_input):
     except OSError as error:
         where = f" '{error.filename}'" if error.filename else ""
         message, code = f"cannot read or write{where}: {error.strerror or error}", 1
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if type(error) is not torch.OutOfMemoryError and not isinstance(error, MemoryError) and not re.search(
+                r"out of memory|allocate", str(error)):
+            raise
         message, code = "out of memory: use smaller frames or fewer of them, fewer chains or smaller batches", 1
     except KeyboardInterrupt as stop:
         message, code = str(stop) or "interrupted", 143 if isinstance(stop, Terminated) else 130

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from run.flags import RunError
-from utils import contact_sheet, gif_bytes, jpeg_bytes, png_bytes, side_by_side, write_atomically
+from run.inputs import Inputs, compare_inputs
+from utils import FPS, contact_sheet, gif_bytes, jpeg_bytes, png_bytes, side_by_side, write_atomically
 
 KEEP_CHECKPOINTS = 3
 CHEAP = 2**24  # bytes of a state up to which a GPU's is saved at every log step
@@ -26,23 +27,27 @@ BACKLOG = 8  # log steps whose outputs may wait to be written
 class Run:
     """The folder of one run: settings, pictures, logs, checkpoints (see the README's output tree)."""
 
-    def __init__(self, folder, settings, changeable, overwrite=False, unit="epoch"):
+    def __init__(self, folder, settings, changeable, overwrite=False, unit="epoch", inputs=None):
         """Open the folder of a new run or of one to resume.
 
         settings: plain types by name; those not named in `changeable` must be what the folder's earlier run had, or
         RunError (code 2) lists the differences. With overwrite an earlier run's outputs are deleted. unit: what the
-        run counts, epochs or iterations.
+        run counts, epochs or iterations. inputs: the Inputs that it learns from, which must be what they were.
         """
+        self.inputs = inputs or Inputs([], {}, FPS)
         self.folder, self.settings, self.unit, self.unlock = Path(folder), settings, unit, None
         self.worker, self.pending = ThreadPoolExecutor(1), deque()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.lock()
-            if overwrite and (self.folder / "config.json").exists():
+            if overwrite and any((self.folder / name).exists() for name in ("config.json", "model/latest.pt")):
                 delete_outputs(self.folder)
             if (self.folder / "config.json").exists():
-                self.compare(json.loads((self.folder / "config.json").read_text())["settings"], changeable)
-            self.write("config.json", json.dumps({"settings": settings, **versions()}, indent=2).encode())
+                earlier = json.loads((self.folder / "config.json").read_text())
+                self.compare(earlier["settings"], changeable)
+                compare_inputs(folder, earlier.get("fingerprints"), self.inputs.fingerprints)
+            found = {"inputs": self.inputs.lines, "fingerprints": self.inputs.fingerprints, "rate": self.inputs.rate}
+            self.write("config.json", json.dumps({"settings": settings, **found, **versions()}, indent=2).encode())
         except OSError as error:
             raise RunError(f"cannot write to '{folder}': {error.strerror}", code=2) from None
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -136,6 +141,7 @@ class Run:
 
     def save_checkpoint(self, state, epoch):
         """Save the whole state; the newest few epochs are kept, and latest.pt is the last of them."""
+        state = {**state, "fingerprints": self.inputs.fingerprints, "rate": self.inputs.rate}
         try:
             self.write("model/latest.pt", lambda file: torch.save(state, file))
         except (OSError, RuntimeError) as error:
@@ -156,13 +162,17 @@ class Run:
         return sorted(paths, key=lambda path: -int(path.stem[len(self.unit) + 1 :]))
 
     def load_checkpoint(self, device):
-        """The newest state, or None. One that does not load gives way to the one before it."""
+        """The newest state, or None. One that does not load gives way to the one before it; RunError if it has learned
+        from other inputs."""
         for path in [self.folder / "model/latest.pt", *self.numbered_checkpoints()]:
             if path.exists():
                 try:
-                    return load_checkpoint(path, device)
+                    state = load_checkpoint(path, device)
                 except RunError as error:
                     print(f"skipped: {error}", file=sys.stderr)
+                    continue
+                compare_inputs(self.folder, state.get("fingerprints"), self.inputs.fingerprints)
+                return state
         return None
 
     # logs
@@ -179,7 +189,8 @@ class Run:
         self.csv = open(path, "a", newline="")
         self.board = SummaryWriter(self.folder / "log", purge_step=epoch + 1)
         rows = "".join(f"| {name} | {value} |\n" for name, value in self.settings.items())
-        self.board.add_text("settings", f"| flag | value |\n|---|---|\n{rows}", epoch)
+        text = f"| flag | value |\n|---|---|\n{rows}".encode("utf-8", "backslashreplace").decode()
+        self.board.add_text("settings", text, epoch)
 
     def log(self, epoch, metrics):
         """One row of metrics.csv and one point of every TensorBoard curve; a metric may be None, for none this time."""
@@ -201,7 +212,7 @@ class Run:
         small = [video[:, ::step, ::step] for video in videos]
         encoded = {"sheet": jpeg_bytes(contact_sheet(small, names))}  # whose every byte TensorBoard sums up in Python
         if moving:
-            encoded["animated"] = gif_bytes(side_by_side(small))
+            encoded["animated"] = gif_bytes(side_by_side(small), self.inputs.rate)
         for tag, picture in encoded.items():
             image = Summary.Image(encoded_image_string=picture, colorspace=3)
             self.board.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), epoch)

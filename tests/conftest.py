@@ -30,6 +30,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shel
 gc.freeze()  # imageio collects garbage at each file that it closes: leave it nothing old to look through
 
 
+def pytest_addoption(parser):
+    parser.addoption("--many", action="store_true", help="draw 100 clips at random, not 12; kill 50 times, not 3")
+
+
 @pytest.fixture(scope="session")
 def shared():
     """shared('data/x.mat') -> its path; the test is skipped where the file is not at hand."""

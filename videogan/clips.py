@@ -8,6 +8,7 @@ from torch.utils.data import Dataset
 
 import data
 import utils
+from run.inputs import inputs_of, inputs_of_files
 from videogan.nets import FRAMES, SIZE
 
 BAD_SHARE = 0.1  # of the clips may be unreadable, and are skipped; a run with more of them stops
@@ -16,8 +17,8 @@ BAD_SHARE = 0.1  # of the clips may be unreadable, and are skipped; a run with m
 class Strips(Dataset):
     """Clips that are stored one a file, as vertical strips; read when they are needed."""
 
-    def __init__(self, paths):
-        self.paths = paths
+    def __init__(self, paths, start=0, step=1):
+        self.paths, self.part = paths, (start, step)
 
     def __len__(self):
         return len(self.paths)
@@ -28,7 +29,7 @@ class Strips(Dataset):
         bad = {}
         for j in range(k, k + len(self.paths)):
             try:
-                return data.read_strip(self.paths[j % len(self.paths)], FRAMES, SIZE), bad
+                return data.read_strip(self.paths[j % len(self.paths)], FRAMES, SIZE, *self.part), bad
             except data.InputError as error:
                 bad[j % len(self.paths)] = str(error)
         return None, bad
@@ -50,17 +51,20 @@ class Windows(Dataset):
         return self.videos[video][frames], {}
 
 
-def load(*, data_path, data_list, category, window_step, share):
-    """The clips to learn from and those held out (a share of all), two datasets."""
+def load(*, data_path, data_list, category, window_step, share, start=0, step=1, fps=None):
+    """The clips to learn from and those held out (a share of all), two datasets, and the Inputs that they are made of;
+    start and step: the frames of each that are used."""
     if data_list:
-        return split_strips(data.list_strips(data_list, data_path), share)
+        return split_strips(data.list_strips(data_list, data_path), share, start, step, fps)
     folder = data.category_folder(data_path, category)
     if (folder / "list.txt").exists():
-        return split_strips(data.list_strips(folder / "list.txt", folder), share)
-    videos, bad = [], []
+        return split_strips(data.list_strips(folder / "list.txt", folder), share, start, step, fps)
+    videos, records, bad = [], [], []
     for path in data.list_clips(folder):
         try:
-            videos.append(data.read_clip(path, None, (SIZE, SIZE)))
+            video, record = data.examined(*data.read(path, None, (SIZE, SIZE), start=start, step=step))
+            videos.append(video)
+            records.append(record)
         except data.InputError as error:
             bad.append(str(error))
             print(f"skipped: {error}", file=sys.stderr)
@@ -71,15 +75,15 @@ def load(*, data_path, data_list, category, window_step, share):
         cut = t - max(FRAMES, round(t * share)) if share and t >= 3 * FRAMES else t
         train += [(v, start) for start in range(0, max(cut - FRAMES, 0) + 1, window_step)]
         held_out += [(v, start) for start in range(cut, t - FRAMES + 1, FRAMES)]
-    return Windows(videos, train), Windows(videos, held_out)
+    return Windows(videos, train), Windows(videos, held_out), inputs_of(records, fps)
 
 
-def split_strips(paths, share):
+def split_strips(paths, share, start, step, fps):
     """Every so many strips one is held out."""
     count = round(share * len(paths))
     held_out = {round((k + 0.5) * len(paths) / count) for k in range(count)}
     parts = [p for k, p in enumerate(paths) if k not in held_out], [p for k, p in enumerate(paths) if k in held_out]
-    return tuple(map(Strips, parts))
+    return *(Strips(part, start, step) for part in parts), inputs_of_files(paths, "strips", fps)
 
 
 def check_bad(bad, clips):

@@ -39,17 +39,17 @@ def zip_scenes(G, source):
     return [None if field[0] is None else field for field in zip(*scenes, strict=True)]
 
 
-def save_scenes(folder, scenes):
-    """Each part of the scenes as one grid of all samples: GIF and MP4, or a picture where nothing moves. The grey
-    levels are not stretched."""
+def save_scenes(folder, scenes, rate):
+    """Each part of the scenes as one grid of all samples: GIF and MP4 at `rate` frames a second, or a picture where
+    nothing moves. The grey levels are not stretched."""
     columns = math.ceil(math.sqrt(len(scenes["gen"])))
     for name, videos in scenes.items():
         grid = utils.side_by_side(list(videos), columns, margin=2)
         if len(grid) == 1:
             utils.write_atomically(folder / f"{name}.png", utils.png_bytes(grid[0]))
         else:
-            utils.write_atomically(folder / f"{name}.gif", utils.gif_bytes(grid))
-            utils.write_atomically(folder / f"{name}.mp4", utils.mp4_bytes(grid))
+            utils.write_atomically(folder / f"{name}.gif", utils.gif_bytes(grid, rate))
+            utils.write_atomically(folder / f"{name}.mp4", utils.mp4_bytes(grid, rate))
 
 
 def generate(args):
@@ -72,7 +72,7 @@ def generate(args):
         source = draw(args.device, args.seed, args.sample_size, "generate")
     scenes = generate_scenes(G, source)
     delete_outputs(folder / "test")
-    save_scenes(folder / "test/final_results", scenes)
+    save_scenes(folder / "test/final_results", scenes, args.fps or state.get("rate", utils.FPS))
     utils.save_frames(folder / "test/synthesized_sequence", scenes["gen"])
     write_page(folder)
     print(f"{len(source)} videos are in '{folder}/test'")

@@ -27,7 +27,7 @@ from videogan.nets import FAKE, FRAMES, REAL, SIZE, Discriminator, Generator, la
 from videogan.settings import settings_of
 
 # Settings that a resumed run may change; all others decide the result.
-CHANGEABLE = ("num_iterations", "lr", "log_step", "device", "data_path", "data_list", "output_dir", "workers")
+CHANGEABLE = ("num_iterations", "lr", "log_step", "device", "data_path", "data_list", "output_dir", "workers", "fps")
 LOG_EVERY = 10  # at most: iterations of one row of metrics.csv; only then the device is waited for
 SHOWN = ("loss_D", "loss_G", "accuracy_real", "accuracy_fake")  # metrics on the progress bar
 SAMPLES = 16  # videos of a fixed z, drawn at each log step
@@ -174,19 +174,20 @@ def learn(args):
     """Learn from a category's clips; the newest state and pictures are in output_dir/category."""
     prepare(args.device)
     torch.manual_seed(args.seed)
-    train, held_out = load(data_path=args.data_path, data_list=args.data_list, category=args.category,
-                           window_step=args.window_step, share=args.held_out)
+    train, held_out, inputs = load(
+        data_path=args.data_path, data_list=args.data_list, category=args.category, window_step=args.window_step,
+        share=args.held_out, start=args.start_frame, step=args.frame_step, fps=args.fps)
     nets = build_nets(args.streams, args.conditional, args.device)
+    about = "\n".join([header(args, nets, train, held_out), *inputs.lines])
     if args.dry_run:
-        return print(header(args, nets, train, held_out), *listed(settings_of(args)), sep="\n")
-    run = Run(f"{args.output_dir}/{args.category}", settings_of(args), CHANGEABLE, args.overwrite, "iteration")
+        return print(about, *listed(settings_of(args)), sep="\n")
+    run = Run(f"{args.output_dir}/{args.category}", settings_of(args), CHANGEABLE, args.overwrite, "iteration", inputs)
     unseen = first_of(held_out, JUDGED)
     learner = make_learner(args, nets, run.load_checkpoint(args.device), train, unseen)
     if learner.done == 0:
         save_frames(run.folder / "observed_sequence", first_of(train, SAMPLES))
     fit(learner, run, lambda moving, last: outputs(args, learner, run, unseen, moving, last),
-        total=args.num_iterations, log_step=args.log_step, shown=SHOWN, header=header(args, nets, train, held_out),
-        page=write_page,
+        total=args.num_iterations, log_step=args.log_step, shown=SHOWN, header=about, page=write_page,
         shorter="-batch_size 8 -num_iterations 1000 shows the scenes" if args.device.type == "cpu" else None)
     if learner.bad:
         print(f"{len(learner.bad)} of {len(train)} clips could not be read and were skipped")
@@ -221,7 +222,7 @@ def outputs(args, learner, run, unseen, moving, last):
         rows |= {f"gen {k}": video for k, video in enumerate(scenes["gen"][2:6], start=2)}
         run.log_pictures(iteration, list(rows.values()), list(rows), moving)
         if moving:
-            save_scenes(run.folder / "final_results", scenes)
+            save_scenes(run.folder / "final_results", scenes, run.inputs.rate)
         if last:
             judge(args, learner, run.folder, unseen)
 

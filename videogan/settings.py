@@ -1,6 +1,8 @@
 """The flags of VideoGAN."""
 
+from data import clean_category
 from run.flags import ArgumentParser, add_flag, add_run_flags, non_negative_int, positive_float, positive_int
+from run.inputs import add_part_flags
 
 TESTING = ("test", "ckpt", "sample_size", "image", "overwrite", "dry_run")  # no part of a run
 
@@ -15,6 +17,7 @@ def build_parser():
     add(group, "category", "beach", "folder below data_path: video files, or strips that its list.txt names")
     add(group, "data_path data_root", "./trainingVideo", "where categories are")
     add(group, "data_list", None, "a list of strips, one path a line, relative to data_path")
+    add_part_flags(group)
     add(group, "window_step", 8, "video files: frames from the start of one window of 32 to the next",
         type=positive_int)
     add(group, "held_out", 0.1, "share of the clips, or of each video's frames at its end, that only judges samples",
@@ -44,7 +47,8 @@ def build_parser():
 def parse(argv=None):
     """The settings, checked."""
     parser = build_parser()
-    args = parser.parse_args(argv)
+    args, given = parser.parse_given(argv)
+    args.category = clean_category(args.data_path, args.category, "category" in given)
     args.streams = int(args.streams)
     args.batch_size = args.batch_size or (32 if args.conditional else 64)
     if args.mask_penalty is None:

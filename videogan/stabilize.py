@@ -31,11 +31,12 @@ from tqdm import tqdm
 
 import data
 import utils
-from run.flags import ArgumentParser, RunError, add_flag, positive_float, positive_int
+from run.flags import ArgumentParser, RunError, add_flag, non_negative_int, positive_float, positive_int
+from run.inputs import fingerprint_of_file
 
 SIDE = 128  # of the square frames of a strip
 MIN_FRAMES, MAX_FRAMES = 16, 34  # of a clip
-SKIPPED = 2  # frames at the start of each video
+DEFAULTS = {"start_frame": 2, "frame_step": 1}  # as released
 MIN_MATCHES, RATIO, THRESHOLD = 10, 0.7, 5.0  # matches, Lowe's ratio of distances, RANSAC's distance in pixels
 QUALITY = 95  # of the JPEGs
 
@@ -52,6 +53,9 @@ def build_parser():
     add(parser, "max_clips", 100, "clips kept of each video, at most", type=positive_int)
     add(parser, "max_error", None, "drop a clip if half of a frame's matches are off by more than this, in pixels of "
         "the video (default off)", type=positive_float)
+    add(parser, "start_frame", DEFAULTS["start_frame"], "frames left out at the start of each video",
+        type=non_negative_int)
+    add(parser, "frame_step", DEFAULTS["frame_step"], "every how many frames one is used", type=positive_int)
     add(parser, "workers", os.cpu_count(), "processes", type=positive_int)
     add(parser, "overwrite", help="delete the earlier strips of these videos first", action="store_true")
     return parser
@@ -157,8 +161,10 @@ def stabilize_video(path, name, folder, settings):
     Clips do not overlap: each starts at the first frame that the one before has not read.
     """
     clear(folder)
+    found, start, step = data.Record(name), settings["start_frame"], settings["frame_step"]
+    frames = unless_stopped(data.stream_frames(path, start, step, found))
     record = {"video": name, "settings": settings, "kept": [], "dropped": [], "unreadable": None}
-    first, frames = SKIPPED, itertools.islice(unless_stopped(data.stream_frames(path)), SKIPPED, None)
+    first = start
     try:
         while len(record["kept"]) < settings["max_clips"] and (clip := stabilize_clip(frames, settings["max_error"])):
             entry = {"first": first, "frames": len(clip.frames)}
@@ -169,11 +175,12 @@ def stabilize_video(path, name, folder, settings):
                 strip = Image.fromarray(clip.frames.reshape(-1, SIDE, 3))  # (T * 128, 128, 3): one below the other
                 utils.write_atomically(folder / record["kept"][-1]["strip"],
                                        lambda file, strip=strip: strip.save(file, "JPEG", quality=QUALITY))
-            first += clip.read
-        if first == SKIPPED:  # there was not even one frame
+            first += step * clip.read
+        if first == start:  # there was not even one frame
             record["dropped"].append({"first": first, "frames": 0, "reason": "too short"})
     except data.InputError as error:  # what was kept until there is good
         record["unreadable"] = str(error)
+    record |= {"found": found.notes, "sha256": fingerprint_of_file(path)}
     utils.write_atomically(folder / "done.json", json.dumps(record, indent=1).encode())
     return record
 
@@ -186,11 +193,12 @@ def clear(folder):
             path.unlink()
 
 
-def earlier_record(name, folder, settings):
-    """The record of a video that is finished, or None; InputError if it was made with other settings."""
+def earlier_record(path, name, folder, settings):
+    """The record of a video that is finished, or None; InputError if it was made with other settings, or of another
+    video of the name."""
     try:
         record = json.loads((folder / "done.json").read_text())
-        before, ours = record["settings"], record["video"] == name
+        before, ours = DEFAULTS | record["settings"], record["video"] == name
         whole = not record["unreadable"] and all((folder / clip["strip"]).is_file() for clip in record["kept"])
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None
@@ -199,6 +207,9 @@ def earlier_record(name, folder, settings):
                          for key in settings if before.get(key) != settings[key])
         raise data.InputError(f"'{folder}' has strips of other settings ({were}): choose another -output, or "
                               "-overwrite to delete what these videos gave earlier")
+    if ours and whole and record.get("sha256") not in (None, fingerprint_of_file(path)):
+        raise data.InputError(f"'{path}' is not the video that the strips in '{folder}' were made of: choose another "
+                              "-output, or -overwrite to delete what these videos gave earlier")
     return record if ours and whole else None
 
 
@@ -210,8 +221,7 @@ def find_videos(root):
     paths: its name without the suffix or, where another video would have the same, with it."""
     if not root.is_dir():
         raise data.InputError(f"videos '{root}' is not a folder")
-    names = [path.relative_to(root) for path in root.rglob("*")
-             if path.suffix.lower() in data.VIDEO_SUFFIXES and path.is_file()]
+    names = [path.relative_to(root) for path in root.rglob("*") if data.is_video(path)]
     names = [name for name in names if not any(part.startswith(".") for part in name.parts)]
     if not names:
         raise data.InputError(f"no video in '{root}': it needs video files ({' '.join(data.VIDEO_SUFFIXES)})")
@@ -275,13 +285,14 @@ def interrupts_wait():
 def stabilize(args):
     """Stabilise every video of args.videos that is not finished, then write list.txt and say what became of all."""
     root, output = Path(args.videos), Path(args.output)
-    settings = {"max_clips": args.max_clips, "max_error": args.max_error}
+    settings = {name: vars(args)[name] for name in ("max_clips", "max_error", *DEFAULTS)}
     folders = find_videos(root)
     if args.overwrite:
         (output / "list.txt").unlink(missing_ok=True)
         for folder in folders.values():
             clear(output / folder)
-    records = {name: earlier_record(name.as_posix(), output / folder, settings) for name, folder in folders.items()}
+    records = {name: earlier_record(root / name, name.as_posix(), output / folder, settings)
+               for name, folder in folders.items()}
     jobs = [(root / name, name.as_posix(), output / folders[name], settings)
             for name, record in records.items() if record is None]
     bar = tqdm(total=len(folders), initial=len(folders) - len(jobs), unit="video", disable=None)

@@ -218,7 +218,7 @@ def make_learner(moving):
     def make(clips=2, hidden=None, videos=None, **settings):
         args, _ = parse(flags(**{**TINY, "batch_size": 2, **settings, "device": "cpu"}))
         torch.manual_seed(args.seed)
-        net = build_net(args)
+        net = build_net(args, args.device)
         for layer in net.transition.layers:
             torch.nn.init.normal_(layer.weight, std=0.3)
         if videos is None:

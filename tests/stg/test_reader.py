@@ -141,11 +141,10 @@ def test_colour_tiffs_of_16_bits_and_floating_point_are_read(tmp_path, moving):
         about(read_clip(tmp_path / name), video, 2)
 
 
-@pytest.mark.parametrize("codec, pix_fmt", [("libx265", "yuv420p10le"), ("ffv1", "gray16le"), ("ffv1", "yuv444p12le")])
+@pytest.mark.parametrize("codec, pix_fmt", [("libx264", "yuv420p10le"), ("ffv1", "gray16le"), ("ffv1", "yuv444p12le")])
 def test_deep_video_is_read(codec, pix_fmt, tmp_path):
     ramp = np.broadcast_to(np.linspace(0, 255, 64).astype(np.uint8)[:, None], (4, 64, 64, 3))
-    options = {"x265-params": "log-level=none"} if codec == "libx265" else {}
-    about(read_clip(encode(tmp_path / "a.mkv", ramp, codec, pix_fmt, options=options)), ramp)
+    about(read_clip(encode(tmp_path / "a.mkv", ramp, codec, pix_fmt)), ramp)
 
 
 @pytest.mark.parametrize("curve, name, grey", [(16, "PQ", 192), (18, "HLG", 146), (1, None, 129)])
@@ -153,8 +152,7 @@ def test_hdr_is_tone_mapped_and_said(curve, name, grey, tmp_path):
     """The grey levels are those of OpenCV 5, which tone-maps, too, for mid-grey of 10 bits."""
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w") as container:
-        options = {"x265-params": "log-level=none:lossless=1"}
-        stream = container.add_stream("libx265", rate=25, options=options)
+        stream = container.add_stream("libx264", rate=25, options={"crf": "0"})
         stream.height = stream.width = 64
         stream.pix_fmt, context = "yuv420p10le", stream.codec_context
         context.color_range, context.colorspace, context.color_primaries, context.color_trc = 1, 9, 9, curve
@@ -189,10 +187,9 @@ def damage(path, packets):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("name, codec", [("a.mp4", "libx264"), ("b.mp4", "libx265"), ("c.mp4", "mpeg4")])
+@pytest.mark.parametrize("name, codec", [("a.mp4", "libx264"), ("c.mp4", "mpeg4")])
 def test_damaged_packets_are_an_error_that_says_which_frames(name, codec, tmp_path, noisy):
-    options = {"x265-params": "log-level=none"} if codec == "libx265" else {}
-    path = encode(tmp_path / name, noisy, codec, options=options)
+    path = encode(tmp_path / name, noisy, codec)
     assert len(read_clip(path)) == 60
     damage(path, slice(8, 12))
     message = fails(read_clip, path)

@@ -348,12 +348,13 @@ def test_unreadable_videos_are_named_and_the_run_goes_on(done, videos, tmp_path)
 def test_a_video_that_breaks_off_keeps_its_whole_clips(videos, tmp_path, monkeypatch):
     whole = list(data.stream_frames(videos / "clip2.mp4"))
 
-    def broken(path):
-        yield from whole[:50]
+    def broken(path, start, step, record):
+        yield from whole[start:50:step]
         raise data.InputError(f"cannot read '{path}' after 50 frames")
 
     monkeypatch.setattr(data, "stream_frames", broken)
-    record = stabilize_video(tmp_path, "x.mp4", tmp_path, {"max_clips": 100, "max_error": None})
+    settings = {"max_clips": 100, "max_error": None, "start_frame": 2, "frame_step": 1}
+    record = stabilize_video(tmp_path, "x.mp4", tmp_path, settings)
     assert [clip["frames"] for clip in record["kept"]] == [34] and "after 50 frames" in record["unreadable"]
 
 

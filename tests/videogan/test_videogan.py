@@ -60,7 +60,7 @@ def write_strips(folder, clips, side=64):
 
 def load_of(args):
     return load(data_path=args.data_path, data_list=args.data_list, category=args.category,
-                window_step=args.window_step, share=args.held_out)
+                window_step=args.window_step, share=args.held_out)[:2]
 
 
 def settings(*flags):
