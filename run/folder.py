@@ -16,7 +16,7 @@ import torch
 
 from run.flags import RunError
 from run.inputs import Inputs, compare_inputs
-from utils import FPS, contact_sheet, gif_bytes, jpeg_bytes, png_bytes, side_by_side, write_atomically
+from utils import FPS, contact_sheet, gif_bytes, jpeg_bytes, png_bytes, printable, side_by_side, write_atomically
 
 KEEP_CHECKPOINTS = 3
 CHEAP = 2**24  # bytes of a state up to which a GPU's is saved at every log step
@@ -35,6 +35,8 @@ class Run:
         run counts, epochs or iterations. inputs: the Inputs that it learns from, which must be what they were.
         """
         self.inputs = inputs or Inputs([], {}, FPS)
+        if printable(folder) != str(folder):  # TensorBoard could not write there
+            raise RunError(f"'{printable(folder)}' is no name in UTF-8: rename the category, or its -output_dir", code=2)
         self.folder, self.settings, self.unit, self.unlock = Path(folder), settings, unit, None
         self.worker, self.pending = ThreadPoolExecutor(1), deque()
         try:

@@ -55,10 +55,12 @@ def load(*, data_path, data_list, category, window_step, share, start=0, step=1,
     """The clips to learn from and those held out (a share of all), two datasets, and the Inputs that they are made of;
     start and step: the frames of each that are used."""
     if data_list:
-        return split_strips(data.list_strips(data_list, data_path), share, start, step, fps)
+        paths = data.list_strips(data_list, data_path)
+        return *split_strips(paths, share, start, step), inputs_of_files(paths, "strips", fps)
     folder = data.category_folder(data_path, category)
     if (folder / "list.txt").exists():
-        return split_strips(data.list_strips(folder / "list.txt", folder), share, start, step, fps)
+        paths = data.list_strips(folder / "list.txt", folder)
+        return *split_strips(paths, share, start, step), inputs_of_files(paths, "strips", fps)
     videos, records, bad = [], [], []
     for path in data.list_clips(folder):
         try:
@@ -78,12 +80,12 @@ def load(*, data_path, data_list, category, window_step, share, start=0, step=1,
     return Windows(videos, train), Windows(videos, held_out), inputs_of(records, fps)
 
 
-def split_strips(paths, share, start, step, fps):
+def split_strips(paths, share, start=0, step=1):
     """Every so many strips one is held out."""
     count = round(share * len(paths))
     held_out = {round((k + 0.5) * len(paths) / count) for k in range(count)}
     parts = [p for k, p in enumerate(paths) if k not in held_out], [p for k, p in enumerate(paths) if k in held_out]
-    return *(Strips(part, start, step) for part in parts), inputs_of_files(paths, "strips", fps)
+    return tuple(Strips(part, start, step) for part in parts)
 
 
 def check_bad(bad, clips):
