@@ -36,7 +36,7 @@ class Run:
         """
         self.inputs = inputs or Inputs([], {}, FPS)
         if printable(folder) != str(folder):  # TensorBoard could not write there
-            raise RunError(f"'{printable(folder)}' is no name in UTF-8: rename the category, or its -output_dir", code=2)
+            raise RunError(f"'{printable(folder)}' is no name in UTF-8: rename category or -output_dir", code=2)
         self.folder, self.settings, self.unit, self.unlock = Path(folder), settings, unit, None
         self.worker, self.pending = ThreadPoolExecutor(1), deque()
         try:
