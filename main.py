@@ -14,141 +14,38 @@ import torch
 import recover
 import utils
 from data import (
-    MASK_TYPES,
     InputError,
     category_folder,
-    clean_category,
     draw_mask,
     list_clips,
     read_category,
     read_recorded_mask,
     to_tensor,
 )
-from fast.device import available_memory, memory_per_video, pick_chunk, prepare
-from fast.gradient import FastGradient, pick_precision
+from fast.device import available_memory, pick_chunk, prepare
+from fast.gradient import FastGradient, pick_precision, some_videos
 from fast.graph import FastLangevin
-from judge.clip import judge_against_clip
 from judge.metrics import QUICK_COLUMNS, quick_metrics
 from judge.page import write_page
-from judge.tables import recovery_report, save_report
 from langevin import langevin
-from model import NETS, descriptor, fixed_axes, layer_table
-from recover import GUESSES, READOUTS, Recovery
+from model import descriptor, fixed_axes
+from recover import Recovery
 from reference import GaussianField, WhiteNoise, load_reference
 from run.adam import Adam, learning_rate
 from run.flags import (
-    ArgumentParser,
     RunError,
-    add_flag,
-    add_run_flags,
-    image_size,
     listed,
-    non_negative_int,
-    positive_float,
-    positive_int,
     run_program,
-    share,
 )
 from run.folder import Run
-from run.inputs import add_part_flags, check_memory, inputs_of
+from run.inputs import check_memory, inputs_of
 from run.loop import fit
 from sample import sample_learned
+from stg.outputs import header, memory, save_outputs
+from stg.settings import CHANGEABLE, parse, settings_of
 
-# Settings that a resumed run may change; all others decide the result.
-CHANGEABLE = ("num_epochs", "lr", "anneal", "log_step", "device", "data_path", "output_dir", "fps")
-TESTING = ("test", "ckpt", "sample_size", "test_steps", "start", "loop", "overwrite", "dry_run")  # no part of a run
-# -preset quality: a reference fitted to the clip, whose noise moves chains by natural amounts, so that few steps of a
-# low rate are enough. Where pixels are hidden the reference is white noise, as in the paper.
-QUALITY = {"reference": "field", "sample_steps": 2, "step_size": 0.5, "lr": 0.0001, "anneal": 1.0,
-           "num_epochs": 60}
-QUALITY_HIDDEN = {"sample_steps": 2, "step_size": 0.5, "lr": 0.002, "anneal": 0.4, "num_epochs": 1000}
 SHOWN = ("gap", "chain_std")  # metrics on the progress bar
-ROWS = 6  # of a contact sheet, for observed videos and for chains
 LOST = 20  # epochs without a gradient at the chains, after which they are not expected back
-TIMED = 24  # frames of a video, by which a CPU's precisions are timed
-
-
-def build_parser():
-    parser = ArgumentParser(
-        prog="main.py",
-        description="Learn a dynamic texture from the clips of a category and synthesise new ones (STGConvNet).\n"
-        "The same command again resumes an unfinished run.",
-    )
-    add = add_flag
-    quality, hidden = (" ".join(f"-{name} {value}" for name, value in each.items())
-                       for each in (QUALITY, QUALITY_HIDDEN))
-    add(parser, "preset", "released", f"defaults: released (below), or quality: {quality}; where pixels are hidden, "
-        f"{hidden}", choices=("released", "quality"))
-    group = parser.add_argument_group("data")
-    add(group, "category", "fire_pot", "folder of clips below data_path")
-    add(group, "data_path data_dir", "./trainingVideo", "where categories are")
-    add(group, "im_size image_size sz", "224", "side, or height x width, in pixels", type=image_size)
-    add(group, "num_frames", 70, "frames of each clip that are used, the first ones if nothing else is said",
-        type=positive_int)
-    add_part_flags(group)
-    group = parser.add_argument_group("hidden pixels (recovery and inpainting)")
-    add(group, "mask_type", "none", "what is hidden: none, external or " + ", ".join(MASK_TYPES),
-        choices=("none", "external", *MASK_TYPES))
-    add(group, "mask_file", None, "for external: .mat, .npy, video or folder of images (white = hidden)")
-    add(group, "hidden_start", "field", "first guess: field (a Gaussian field given the visible pixels), linear (in "
-        "time) or mean (flat)", choices=tuple(GUESSES))
-    add(group, "readout", "blend", "the recovered clip: last sample, mean of the last 50 or so, last after noise_free "
-        "steps, or a blend of first guess and mean, weighed on visible pixels that are hidden as a test",
-        choices=READOUTS)
-    group = parser.add_argument_group("model")
-    add(group, "net_type", "FC_S_large", "net: " + ", ".join(NETS), choices=tuple(NETS))
-    add(group, "reference", "white", "the reference q that the net tilts: white noise, as in the paper, or a Gaussian "
-        "field with the clip's colours and correlations", choices=("white", "field"))
-    add(group, "refsig", 1.0, "std sigma of the reference: in grey levels (white), or as a share of the clip's (field)",
-        type=positive_float)
-    group = parser.add_argument_group("Langevin sampling")
-    add(group, "num_chain sample_batch", 3, "chains (synthesised videos) per mini-batch", type=positive_int)
-    add(group, "sample_steps", 20, "Langevin steps per epoch", type=positive_int)
-    add(group, "step_size delta", 0.3, "step size delta, in grey levels (white) or in standard deviations of the "
-        "field's noise", type=positive_float)
-    group = parser.add_argument_group("learning")
-    add(group, "num_epochs", 500, "epochs, one update of the parameters each", type=positive_int)
-    add(group, "batch_size", 1, "clips per mini-batch", type=positive_int)
-    add(group, "lr", 0.001, "learning rate of Adam", type=positive_float)
-    add(group, "anneal", 0.0, "share of the epochs, at the end, over which the rate falls to a tenth, and with it the "
-        "square of the step size (white)", type=share)
-    add(group, "beta1", 0.5, "first-moment decay of Adam", type=float)
-    group = parser.add_argument_group("sampling a learned model")
-    add(group, "test", help="write new videos to the run's folder test; -num_frames and -im_size may differ from what "
-        "was learned where the net can slide", action="store_true")
-    add(group, "ckpt", None, "checkpoint (the run's model/latest.pt)")
-    add(group, "sample_size", 3, "how many videos", type=positive_int)
-    add(group, "test_steps", 100, "Langevin steps", type=positive_int)
-    add(group, "start", "noise", "start from noise, or go on from the saved chains", choices=("noise", "chains"))
-    add(group, "loop", help="make the last frame run into the first; the length is rounded up to a multiple of the "
-        "net's strides in time", action="store_true")
-    group = add_run_flags(parser, output_dir="./output", log_step=10, unit="epoch",
-                          auto="bf16 in sampling where that is accurate and faster")
-    add(group, "chunk", 0, "videos handled at once, 0: as many as fit in memory", type=non_negative_int)
-    return parser
-
-
-def parse(argv=None):
-    """The settings, and those among them that the user gave."""
-    parser = build_parser()
-    args, given = parser.parse_given(argv)
-    if args.preset == "quality":
-        better = QUALITY if args.mask_type == "none" else QUALITY_HIDDEN
-        vars(args).update({name: value for name, value in better.items() if name not in given})
-    if args.reference == "field" and args.mask_type != "none":
-        parser.error("-reference field needs every pixel to be visible: -mask_type none")
-    if not 0 <= args.beta1 < 1:
-        parser.error(f"argument -beta1: {args.beta1} is not in [0, 1)")
-    if (args.mask_type == "external") != (args.mask_file is not None):
-        parser.error("-mask_type external and -mask_file go together")
-    args.category = clean_category(args.data_path, args.category, "category" in given)
-    return args, given
-
-
-def settings_of(args):
-    """The settings as plain types, for config.json, checkpoints and TensorBoard."""
-    plain = {name: value for name, value in vars(args).items() if name not in TESTING}
-    return plain | {"im_size": list(args.im_size), "device": str(args.device)}
 
 
 # -------------------------------------------------------------------------------------------------------- learning
@@ -431,7 +328,7 @@ def make_learner(args, f, state, videos, hidden):
         chunk = args.chunk or pick_chunk(f, f.size, args.batch_size + args.num_chain, args.device)
         precision = args.precision
         if precision == "auto":
-            precision = pick_precision(f, some_videos(videos, args.net_type, chunk, args.device))
+            precision = pick_precision(f, some_videos(videos, chunk, args.device, fixed_axes(args.net_type)[0]))
         state = {"precision": precision, "chunk": chunk} | first_state(
             f, videos, hidden, probes, net_type=args.net_type, reference=args.reference, refsig=args.refsig,
             hidden_start=args.hidden_start, batch_size=args.batch_size, num_chain=args.num_chain, seed=args.seed)
@@ -439,70 +336,6 @@ def make_learner(args, f, state, videos, hidden):
         f, state, videos, hidden, probes, num_epochs=args.num_epochs, batch_size=args.batch_size,
         num_chain=args.num_chain, sample_steps=args.sample_steps, step_size=args.step_size, lr=args.lr,
         anneal=args.anneal, beta1=args.beta1, seed=args.seed, log_step=args.log_step, settings=settings_of(args))
-
-
-def some_videos(videos, net_type, chunk, device):
-    """Videos (N, 3, T, H, W) to time a gradient with: as many as are handled at once or, on a CPU, where that tells
-    enough, some frames of one, if the net slides in time."""
-    count, frames = (chunk, None) if device.type == "cuda" else (1, TIMED)
-    if fixed_axes(net_type)[0]:
-        frames = None
-    x = to_tensor(videos[:1, :frames]).to(device)
-    return torch.cat([x - x.mean()] * count)
-
-
-def save_outputs(args, learner, run, epoch, I, J, videos, hidden, moving, last):
-    """Write what there is to see of an epoch's recovered videos I, or observed ones, and chains J, all uint8
-    (N, T, H, W, 3)."""
-    sheet = {f"{'observed' if hidden is None else 'recovered'} {k}": video for k, video in enumerate(I[:ROWS])}
-    sheet |= {f"chain {k}": video for k, video in enumerate(J[:ROWS])}
-    run.log_pictures(epoch, list(sheet.values()), list(sheet), moving)
-    beside = {f"observed_{k}": video for k, video in enumerate(videos)}
-    if moving and hidden is None:
-        utils.save_videos(run.folder, "synthesized", J, beside, run.inputs.rate)
-    elif moving:
-        masked = np.where(hidden[..., None], np.uint8(128), videos)
-        beside |= {f"masked_{k}": video for k, video in enumerate(masked)}
-        utils.save_videos(run.folder, "recovered", I, beside, run.inputs.rate)
-        utils.save_frames(run.folder / "synthesized_sequence", J)
-    if last and hidden is None:
-        stride = learner.f.layers[0].stride[0]
-        judge_against_clip(run.folder, {f"chain {k}": video for k, video in enumerate(J)}, settings_of(args), stride)
-    elif last:
-        judge_recovery(args, learner, run.folder, I[0], videos[0], hidden[0])
-
-
-def judge_recovery(args, learner, folder, recovered, truth, hidden):
-    """The table of a recovered clip against the truth, both uint8 (T, H, W, 3), beside simple guesses."""
-    settings, parts = settings_of(args), learner.recovery.ingredients(args.hidden_start)
-    try:
-        parts = {name: utils.to_uint8(x + learner.reference.mean)[0] for name, x in parts.items()}
-        rows = recovery_report(truth, recovered, hidden, parts)
-    except InputError as error:  # a mask that hides nothing, say
-        return print(f"not judged: {error}")
-    if args.readout == "blend":
-        settings["blend_share"] = learner.recovery.blend_share()
-        print(f"recovered: {settings['blend_share']:.0%} of the way from first guess to mean of samples")
-    save_report(folder, "recovery", rows, settings)
-
-
-def memory(args, f, clips, batch):
-    """Bytes that a run of so many clips takes, of whose videos `batch` are handled at once."""
-    videos = clips * (args.num_chain + 1)
-    return (16 * sum(p.numel() for p in f.parameters()) + memory_per_video(f, f.size) * batch
-            + 24 * videos * math.prod(f.size))
-
-
-def header(args, f, clips):
-    """What will run: clips, net, device, memory."""
-    most = memory(args, f, clips, args.batch_size + args.num_chain)
-    return "\n".join([
-        f"STGConvNet  {args.net_type}  '{args.category}': {clips} clip(s), {args.num_frames} frames of "
-        f"{args.im_size[0]}x{args.im_size[1]}, {args.num_chain} chains a mini-batch of {args.batch_size}",
-        *layer_table(f),
-        f"device {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; "
-        f"memory about {most / 2**30:.1f} GiB if all is handled at once",
-    ])
 
 
 def main(argv=None):

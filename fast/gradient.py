@@ -5,9 +5,12 @@ import time
 
 import torch
 
+from data import to_tensor
 from fast.device import multiplies_bfloat16
 from fast.routes import FastConv, FastPlane
 from model import FullPlane
+
+TIMED = 24  # frames of a video, by which a CPU's precisions are timed
 
 
 class FastGradient:
@@ -52,6 +55,14 @@ class FastGradient:
                 ours.wrap = theirs.wrap
         for layer in self.fast:
             layer.renew()
+
+
+def some_videos(videos, chunk, device, whole):
+    """Of clips uint8 (N, T, H, W, 3), videos (N, 3, T, H, W) to time a gradient with: as many as are handled at once
+    or, on a CPU, where that tells enough, one, and its first frames unless the net needs it whole."""
+    count, frames = (chunk, None) if device.type == "cuda" else (1, TIMED)
+    x = to_tensor(videos[:1, : None if whole else frames]).to(device)
+    return torch.cat([x - x.mean()] * count)
 
 
 def pick_precision(f, x, limit=0.01):

@@ -33,6 +33,7 @@ from judge.metrics import QUICK_COLUMNS, quick_metrics
 from langevin import gaussian_
 from reference import load_reference
 from run.folder import Run
+from stg.settings import QUALITY
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 ROOT = Path(main.__file__).parent
@@ -498,7 +499,7 @@ def quality(*more):
 
 def test_the_quality_preset_is_less_than_what_is_given_and_has_the_papers_reference_where_pixels_are_hidden():
     args = quality("-num_epochs", "400")
-    assert (args.reference, args.num_epochs, args.lr) == ("field", 400, main.QUALITY["lr"])
+    assert (args.reference, args.num_epochs, args.lr) == ("field", 400, QUALITY["lr"])
     hidden = quality("-mask_type", "region")
     assert (hidden.reference, hidden.num_epochs, hidden.lr) == ("white", 1000, 0.002)
     assert quality("-anneal", "0").anneal == 0

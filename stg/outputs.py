@@ -1,0 +1,70 @@
+"""What a run of main.py says, shows and judges."""
+
+import math
+
+import numpy as np
+import torch
+
+import utils
+from data import InputError
+from fast.device import memory_per_video
+from judge.clip import judge_against_clip
+from judge.tables import recovery_report, save_report
+from model import layer_table
+from stg.settings import settings_of
+
+ROWS = 6  # of a contact sheet, for observed videos and for chains
+
+
+def save_outputs(args, learner, run, epoch, I, J, videos, hidden, moving, last):
+    """Write what there is to see of an epoch's recovered videos I, or observed ones, and chains J, all uint8
+    (N, T, H, W, 3)."""
+    sheet = {f"{'observed' if hidden is None else 'recovered'} {k}": video for k, video in enumerate(I[:ROWS])}
+    sheet |= {f"chain {k}": video for k, video in enumerate(J[:ROWS])}
+    run.log_pictures(epoch, list(sheet.values()), list(sheet), moving)
+    beside = {f"observed_{k}": video for k, video in enumerate(videos)}
+    if moving and hidden is None:
+        utils.save_videos(run.folder, "synthesized", J, beside, run.inputs.rate)
+    elif moving:
+        masked = np.where(hidden[..., None], np.uint8(128), videos)
+        beside |= {f"masked_{k}": video for k, video in enumerate(masked)}
+        utils.save_videos(run.folder, "recovered", I, beside, run.inputs.rate)
+        utils.save_frames(run.folder / "synthesized_sequence", J)
+    if last and hidden is None:
+        stride = learner.f.layers[0].stride[0]
+        judge_against_clip(run.folder, {f"chain {k}": video for k, video in enumerate(J)}, settings_of(args), stride)
+    elif last:
+        judge_recovery(args, learner, run.folder, I[0], videos[0], hidden[0])
+
+
+def judge_recovery(args, learner, folder, recovered, truth, hidden):
+    """The table of a recovered clip against the truth, both uint8 (T, H, W, 3), beside simple guesses."""
+    settings, parts = settings_of(args), learner.recovery.ingredients(args.hidden_start)
+    try:
+        parts = {name: utils.to_uint8(x + learner.reference.mean)[0] for name, x in parts.items()}
+        rows = recovery_report(truth, recovered, hidden, parts)
+    except InputError as error:  # a mask that hides nothing, say
+        return print(f"not judged: {error}")
+    if args.readout == "blend":
+        settings["blend_share"] = learner.recovery.blend_share()
+        print(f"recovered: {settings['blend_share']:.0%} of the way from first guess to mean of samples")
+    save_report(folder, "recovery", rows, settings)
+
+
+def memory(args, f, clips, batch):
+    """Bytes that a run of so many clips takes, of whose videos `batch` are handled at once."""
+    videos = clips * (args.num_chain + 1)
+    return (16 * sum(p.numel() for p in f.parameters()) + memory_per_video(f, f.size) * batch
+            + 24 * videos * math.prod(f.size))
+
+
+def header(args, f, clips):
+    """What will run: clips, net, device, memory."""
+    most = memory(args, f, clips, args.batch_size + args.num_chain)
+    return "\n".join([
+        f"STGConvNet  {args.net_type}  '{args.category}': {clips} clip(s), {args.num_frames} frames of "
+        f"{args.im_size[0]}x{args.im_size[1]}, {args.num_chain} chains a mini-batch of {args.batch_size}",
+        *layer_table(f),
+        f"device {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; "
+        f"memory about {most / 2**30:.1f} GiB if all is handled at once",
+    ])
