@@ -52,7 +52,8 @@ def videos_of(folder):
     for label, (pattern, shown) in ROWS.items():
         if label == "synthesised" and any(each == "recovered" for each, _ in found):
             continue
-        found += [(label, data.read_clip(path)) for path in sorted(folder.glob(pattern))[:shown]]
+        paths = sorted(folder.glob(pattern), key=lambda path: (len(path.name), path.name))  # 2 before 10
+        found += [(label, data.read_clip(path)) for path in paths[:shown]]
     if not found:
         raise SystemExit(f"'{folder}' has no videos of a finished run")
     return found
