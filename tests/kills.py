@@ -78,7 +78,7 @@ def tensors(state):
 
 def kill_one(program, folder, output, total, number, rng):
     """Start a run, kill it once a few steps are reported, and hold what it leaves. Returns how many steps are saved."""
-    process, last, wait = start(program, folder, output, total), 0, int(rng.integers(1, 4))
+    process, last, wait = start(program, folder, output, total), 0, int(rng.integers(1, 3))
     for line in process.stdout:
         if reported(line):
             last, wait = reported(line), wait - 1
@@ -98,7 +98,7 @@ def kill_one(program, folder, output, total, number, rng):
 
 def survive(program, folder, kills, seed=0):
     """Kill a program so often; AssertionError where something is lost. Returns the number of its steps."""
-    rng, total, output = np.random.default_rng(seed), 6 * kills + 6, folder / program
+    rng, total, output = np.random.default_rng(seed), 4 * kills + 2, folder / program
     for k in range(kills):
         kill_one(program, folder, output, total, list(SIGNALS)[k % len(SIGNALS)], rng)
     for where in (output, folder / f"{program}.undisturbed"):

@@ -27,6 +27,7 @@ from tools import (
 import data
 import main
 import model
+import stg.outputs
 from bench import plain_features, plain_gradient
 from fast.gradient import FastGradient
 from judge.metrics import QUICK_COLUMNS, quick_metrics
@@ -509,7 +510,7 @@ def test_the_quality_preset_is_less_than_what_is_given_and_has_the_papers_refere
 def test_a_contact_sheet_has_room_for_chains_beside_many_clips(more, first, tmp_path, flags, monkeypatch):
     sheets = []
     monkeypatch.setattr(Run, "log_pictures", lambda run, epoch, videos, names, moving: sheets.append(names))
-    monkeypatch.setattr(main, "ROWS", 2)
+    monkeypatch.setattr(stg.outputs, "ROWS", 2)
     assert main.main(flags(tmp_path, *"-category three -num_epochs 1".split(), *more)) == 0
     assert sheets == [[f"{first} 0", f"{first} 1", "chain 0", "chain 1"]]
 

@@ -472,7 +472,7 @@ def test_a_category_may_be_a_file(tmp_path, moving):
     for where in ((path, "fire_pot"), (tmp_path / "clips", "a.mp4"), (tmp_path / "clips", "./a.mp4")):
         assert data.load_category(*where, 4, (8, 8))[1] == ["a.mp4"]
     assert "-data_path" in fails(data.load_category, tmp_path / "clips", str(path), 4, (8, 8))
-    assert [data.clean_category(c) for c in ("fire/", "./fire", "a.mp4", "x/y//", "fire.2")] == [
+    assert [data.clean_category(tmp_path / "clips", c) for c in ("fire/", "./fire", "a.mp4", "x/y//", "fire.2")] == [
         "fire", "fire", "a", "x/y", "fire.2"]
 
 
