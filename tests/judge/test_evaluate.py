@@ -267,17 +267,17 @@ def test_a_system_without_noise_is_found_exactly():
 
 
 def test_samples_have_the_statistics_of_a_noisy_system():
-    video = wave_system(3000, radius=0.95, noise=6)
+    video = wave_system(2200, radius=0.95, noise=6)
     turns = np.linalg.eigvals(fit_dynamics(video, 2)[2])
-    assert np.abs(turns) == pytest.approx([0.95, 0.95], abs=0.01)
-    assert np.abs(np.angle(turns)) == pytest.approx([2 * np.pi / 20] * 2, abs=0.01)
-    sample = drawn(video, 2, 3000, seed=1)
+    assert np.abs(turns) == pytest.approx([0.95, 0.95], abs=0.02)
+    assert np.abs(np.angle(turns)) == pytest.approx([2 * np.pi / 20] * 2, abs=0.02)
+    sample = drawn(video, 2, 2200, seed=1)
     metrics = texture_metrics(sample, video)
-    assert metrics["std_ratio"] == pytest.approx(1, abs=0.05)
+    assert metrics["std_ratio"] == pytest.approx(1, abs=0.08)
     assert metrics["std_map_corr"] > 0.95
     assert metrics["autocorr"] < 0.03
     assert metrics["temporal_db"] < 0.5
-    shuffled = drawn(video[np.random.default_rng(0).permutation(3000)], 2, 3000)
+    shuffled = drawn(video[np.random.default_rng(0).permutation(2200)], 2, 2200)
     assert texture_metrics(shuffled, video)["autocorr"] > 0.2
 
 
