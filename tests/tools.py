@@ -3,9 +3,11 @@
 import csv
 import shutil
 
+import pytest
 import torch
 import torch.nn.functional as F
 
+from data import InputError
 from fast.gradient import FastGradient
 from fast.routes import Columns, Direct, FastConv
 from model import descriptor
@@ -112,6 +114,15 @@ def assert_same_run(one, two):
     assert pictures[0] == pictures[1] and films
     for name in [*pictures[0], *films, f"progress/epoch_{state_of(one)['epoch']:04d}.png"]:
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
+
+
+def fails(function, *args, **kwargs):
+    """The message of the InputError that a call ends in, which has to be one line."""
+    with pytest.raises(InputError) as caught:
+        function(*args, **kwargs)
+    message = str(caught.value)
+    assert message and "\n" not in message
+    return message
 
 
 def contents(folder):

@@ -8,9 +8,10 @@ import pytest
 import torch
 from av.video.reformatter import VideoReformatter
 from PIL import Image
+from tools import fails
 
 import data
-from data import InputError, draw_mask, list_clips, load_category, read_clip, read_mask
+from data import draw_mask, list_clips, load_category, read_clip, read_mask
 
 KINDS = [("a.mp4", "libx264"), ("a.MP4", "libx264"), ("a.avi", "mpeg4"), ("a.mov", "libx264"), ("a.mkv", "libx264"),
          ("a.webm", "libvpx-vp9"), ("a.gif", None)]
@@ -21,15 +22,6 @@ def write_images(folder, video, pattern="{}.png", first=0):
     for t, frame in enumerate(video, start=first):
         Image.fromarray(frame).save(folder / pattern.format(t))
     return folder
-
-
-def fails(function, *args, **kwargs):
-    """The message of the InputError that a call ends in, which has to be one line."""
-    with pytest.raises(InputError) as caught:
-        function(*args, **kwargs)
-    message = str(caught.value)
-    assert message and "\n" not in message
-    return message
 
 
 # ------------------------------------------------------------------------------------------------------------ reading

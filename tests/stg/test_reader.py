@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from tools import fails
 
 import data
-from data import InputError, list_clips, read, read_clip, read_picture, read_recorded_mask
+from data import list_clips, read, read_clip, read_picture, read_recorded_mask
 
 
 def encode(path, video, codec="libx264", pix_fmt="yuv420p", rate=25, options=None, times=None, setup=None):
@@ -39,14 +40,6 @@ def images(folder, pictures, name="{:03d}.png", **options):
         each = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
         each.save(folder / name.format(k), **options)
     return folder
-
-
-def fails(function, *args, **kwargs):
-    with pytest.raises(InputError) as caught:
-        function(*args, **kwargs)
-    message = str(caught.value)
-    assert message and "\n" not in message
-    return message
 
 
 @pytest.fixture
