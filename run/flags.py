@@ -31,6 +31,8 @@ class OneForm(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=30, width=min(max(shutil.get_terminal_size().columns, 80), 120))
 
     def _format_action_invocation(self, action):
+        if not action.option_strings:
+            return action.metavar
         values = "" if action.nargs == 0 else f" {self._format_args(action, action.metavar or 'X')}"
         return action.option_strings[0] + values
 
@@ -45,7 +47,8 @@ class ArgumentParser(argparse.ArgumentParser):
         return []  # argparse still abbreviates long flags with one dash; never here
 
     def format_help(self):
-        names = [[flag for flag in action.option_strings if flag[1] != "-"] for action in self._actions]
+        names = [[flag for flag in action.option_strings if flag[1] != "-"] for action in self._actions
+                 if action.option_strings]
         older = "; ".join(f"{flag}: {' '.join(others)}" for flag, *others in names if others)
         text = "Flags are written in full, with one dash or two; a negative number as -flag=-1. "
         text += f"Older names work, too ({older}). " if older else ""

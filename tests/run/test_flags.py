@@ -67,6 +67,13 @@ def test_help_shows_one_form_of_each_flag_its_default_and_older_names_at_the_end
     assert text.count("-category") == text.count("-sz") == 1 and "--" not in text
 
 
+def test_help_shows_what_is_given_without_a_flag(flags, capsys):
+    flags.add_argument("names", metavar="NAME", help="a name")
+    with pytest.raises(SystemExit):
+        flags.parse_args(["-h"])
+    assert "NAME " in capsys.readouterr().out
+
+
 def test_auto_is_a_device_that_works_and_others_must_exist():
     torch.empty(1, device=device_name("auto"))
     assert device_name("cpu") == torch.device("cpu")
