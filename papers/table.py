@@ -1,0 +1,227 @@
+"""The table of an experiment: what the runs' own tables say, beside baselines and published numbers.
+
+A row is {"clip": ..., "method": ..., column: value, ...}; columns are those of judge/tables.py, or kinds of masks,
+whose values are mean absolute errors on hidden pixels.
+"""
+
+import csv
+import io
+import math
+import platform
+import time
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import data
+import utils
+from judge import page
+from judge.lds import fit_dynamics, sample_dynamics
+from judge.tables import COLUMNS, in_pieces, window_report
+from papers.picture import strips
+from papers.recipes import MASKS
+
+HEADINGS = {  # short ones, as RESULTS.md explains them
+    "std_ratio": "std", "frame_diff_ratio": "diff", "mean_image": "mean", "std_map_corr": "map", "w1": "W1",
+    "autocorr": "auto", "spatial_db": "spat.", "temporal_db": "temp.", "nearest_psnr": "near", "realism": "real",
+    "coverage": "cover", "copying": "copy", "gamut": "gamut", "nearest": "to real", "held_out_nearest": "from real",
+    "temporal_std": "std over time", "frame_diff": "frame diff.", "hidden_mae": "error", "hidden_psnr": "PSNR",
+    **{mask: mask.replace("_", " ") for mask in MASKS},
+}  # fmt: skip
+LEFT_OUT = ("name", "imprint", "chain_distance", "visible_error")  # columns of the runs' tables
+WHOSE = {"ours": 0, "published:": 2}  # the order of methods, baselines between
+COMPONENTS = 50  # of the linear dynamical systems that many clips are compared with
+
+
+def published(name):
+    """The groups of published numbers of an experiment: [(source, columns, rows)]."""
+    groups = tomllib.loads((Path(__file__).parent / "published.toml").read_text()).get(name, [])
+    return [(group["source"], group["columns"],
+             [row_of(clip, f"published: {method}", dict(zip(group["columns"], values, strict=True)))
+              for method, clips in group["rows"].items() for clip, values in clips.items()])
+            for group in groups]
+
+
+def row_of(clip, method, figures):
+    """A row with those of the figures, by column, that are known and shown."""
+    known = {c: v for c, v in figures.items() if c not in LEFT_OUT and v is not None and not math.isnan(v)}
+    return {"clip": clip, "method": method} | known
+
+
+# ----------------------------------------------------------------------------------------------------- what runs say
+
+
+def learned(commands):
+    """The commands that began a run, one for each run that is there."""
+    return list({command.run: command for command in reversed(commands) if (command.run / "config.json").exists()}
+                .values())[::-1]
+
+
+def read_rows(path):
+    return page.read_json(path).get("rows") or []
+
+
+def videos_rows(commands):
+    """Rows of new videos: ours, and what stands beside them in the tables of the runs."""
+    rows = {}
+    for command in learned(commands):
+        table = read_rows(command.run / "evaluation.json") or judge_many(command.run)
+        named = {row["name"]: row for row in table if row["name"] != "observed"}
+        several = [name for name in named if page.role_of(name) == "main"]
+        single = [name for name in named if page.role_of(name) == ""]
+        methods = {name: name for name in named if page.role_of(name) == "reference"}
+        methods |= {name: f"ours {command.variant.replace('_', ' ')}".strip() for name in (several or single)[:1]}
+        for name, method in methods.items():
+            rows.setdefault((command.clip, method), row_of(command.clip, method, named[name]))
+    return list(rows.values())
+
+
+def judge_many(run):
+    """The table of a run on many clips: its videos beside all of these, one linear dynamical system for each clip, and
+    what window_report adds; "training" has each clip beside the others. [] where the run has no videos yet."""
+    observed, made = read_videos(run / "observed_sequence"), read_videos(made_by(run))
+    if not len(observed) or not len(made):
+        return []
+    frames = observed.shape[1]
+    made = np.stack(list(in_pieces(made, min(frames, made.shape[1])).values()))
+    observed = observed[:, : made.shape[1]]
+    samples = np.stack([
+        sample_dynamics(fit_dynamics(clip, COMPONENTS), len(clip), np.random.default_rng(k)).reshape(clip.shape)
+        for k, clip in enumerate(observed)]).round().astype(np.uint8)
+    rows, systems = (window_report(videos, observed, observed) for videos in (made, samples))
+    rows = {row["name"]: row for row in rows}
+    others = {"training": rows["held out"]} if len(observed) > 1 else {}
+    named = {"generated": rows["generated"], "LDS": systems[1], **others, "average clip": rows["average clip"],
+             "noise": rows["noise"]}
+    return [row | {"name": name} for name, row in named.items()]
+
+
+def made_by(run):
+    """The folder of the videos that a run has made: recovered ones, new ones of -test, or those of learning."""
+    folders = [run / name for name in ("recovered_sequence", "test/synthesized_sequence", "synthesized_sequence")]
+    return next((folder for folder in folders if folder.is_dir()), folders[-1])
+
+
+def read_videos(folder):
+    """The videos of a folder of sequences, uint8 (N, T, H, W, 3), N = 0 where there are none."""
+    paths = sorted(folder.glob("sequence_*"), key=data.natural_key)
+    return np.stack([data.read_clip(path) for path in paths]) if paths else np.empty((0, 1, 1, 1, 3), np.uint8)
+
+
+def recovery_rows(commands):
+    """Rows of recovery, whose columns are the masks: means over the clips, then clip by clip."""
+    errors = {}  # {(clip, method): {mask: error}}
+    for command in learned(commands):
+        for row in read_rows(command.run / "recovery.json"):
+            cells = errors.setdefault((command.clip, method_of(row["name"])), {})
+            cells[command.over["mask"]] = row["hidden_mae"]
+    clips, methods = (list(dict.fromkeys(key[k] for key in errors)) for k in (0, 1))
+
+    def mean(method, mask):
+        values = [cells[mask] for (_, each), cells in errors.items() if each == method and mask in cells]
+        return float(np.mean(values)) if len(values) == len(clips) else None
+
+    means = [row_of(f"mean of {len(clips)}", method, {mask: mean(method, mask) for mask in MASKS})
+             for method in methods if len(clips) > 1]
+    return means + [row_of(clip, method, cells) for (clip, method), cells in errors.items()]
+
+
+def inpainting_rows(commands):
+    """Rows of inpainting, of runs whose recovered clip was judged by the truth."""
+    return [row_of(command.clip, method_of(row["name"]), row)
+            for command in learned(commands) for row in read_rows(command.run / "truth/recovery.json")]
+
+
+def method_of(name):
+    """The method that a row of a run's table stands for."""
+    return name if page.role_of(name) == "reference" else f"ours {name}"
+
+
+ROWS = {"videos": videos_rows, "recovery": recovery_rows, "inpainting": inpainting_rows}
+
+
+def tables_of(kind, groups, commands):
+    """The tables of an experiment of this kind, each a list of rows: ours with the published `groups` that have the
+    same columns, after the rows of the same clip; and those of other groups."""
+    rows, tables = ROWS[kind](commands), []
+    for _, columns, numbers in groups:
+        if {*columns} <= {*MASKS, *COLUMNS}:
+            rows += numbers
+        else:
+            tables.append(numbers)
+    clips = list(dict.fromkeys(row["clip"] for row in rows))
+
+    def place(row):
+        whose = row["method"].partition(" ")[0]
+        return not row["clip"].startswith("mean of"), clips.index(row["clip"]), WHOSE.get(whose, 1)
+
+    return [sorted((row for row in rows if len(row) > 2), key=place), *tables]  # 2: without a figure
+
+
+# ----------------------------------------------------------------------------------------------------------- writing
+
+
+def columns_of(rows):
+    """The columns that any row has, in their order."""
+    found = dict.fromkeys(c for row in rows for c in row)
+    order = [*COLUMNS, *MASKS]
+    return sorted(found, key=lambda c: order.index(c) if c in order else -1)
+
+
+def markdown(rows):
+    """A table of rows as lines of Markdown."""
+    columns = columns_of(rows)
+    lines = ["| " + " | ".join(HEADINGS.get(c, c) for c in columns) + " |", "|" + "---|" * len(columns)]
+    for row in rows:
+        lines.append("| " + " | ".join(cell(c, row.get(c)) for c in columns) + " |")
+    return lines
+
+
+def cell(column, value):
+    """A value as text: "" where there is none."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return f"{value:.{COLUMNS[column][1] if column in COLUMNS else 2 if column in MASKS else 0}f}"
+
+
+def csv_text(tables):
+    """Tables as one of CSV, with the columns of all of them."""
+    text, rows = io.StringIO(), [row for table in tables for row in table]
+    writer = csv.DictWriter(text, columns_of(rows), restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({c: f"{v:.6g}" if isinstance(v, float) else v for c, v in row.items()})
+    return text.getvalue()
+
+
+def machine():
+    """What the figures were made on."""
+    cpu = platform.processor() or platform.machine()
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{cpu}, {torch.get_num_threads()} threads"
+    return f"{name}, torch {torch.__version__}"
+
+
+def write(name, experiment, scale, output, commands, finished):
+    """Write output/table.md, .csv and picture.png of what an experiment has so far. Returns the lines of its tables."""
+    groups, done = published(name), [command for command in commands if command in finished]
+    tables = tables_of(experiment.table, groups, done)
+    lines = [line for rows in tables if rows for line in [*markdown(rows), ""]]
+    lines += [experiment.note] if experiment.note else []
+    lines += [f"Published: {source}." for source, *_ in groups]
+    minutes, today = finished.seconds(commands) / 60, time.strftime("%Y-%m-%d")
+    about = [f"# {name}", "", f"{experiment.about}.", "",
+             f"Scale {scale}, {len(done)} of {len(commands)} steps, {minutes:.0f} minutes in all, {today}.",
+             f"{machine()}.", ""]
+    typed = ["", "```bash", *(command.text for command in done), "```", ""]
+    picture = strips([(command.clip, command.over.get("mask", command.variant), command.run, made_by(command.run))
+                      for command in learned(done)])
+    if picture is not None:
+        utils.write_atomically(output / "picture.png", picture)
+        lines += ["", f"![{experiment.about}](picture.png)"]
+    utils.write_atomically(output / "table.md", "\n".join(about + lines + typed).encode())
+    utils.write_atomically(output / "table.csv", csv_text(tables).encode())
+    return lines
