@@ -21,6 +21,7 @@ from langevin import gaussian_
 MAPS = ("bends", "base", "off", "low", "high")  # what a field knows of a pixel: see `colour_curves`
 LEVEL = 2  # grey level of what stands still, as f sees it, in standard deviations of what moves
 LEAST = 0.5  # sigma never falls below
+FRAMES = 2  # of a video at once on a CPU
 SHARE, BAND = 0.65, 0.2  # of the variance: what learning leaves to noise, and how far above it it slows down
 
 
@@ -85,7 +86,7 @@ class GaussianField:
         self.size, self.mean, self.motion, self.maps, self.covariance = size, mean, motion, maps, covariance
         self.scale = torch.tensor(scale, dtype=torch.float32, device=mean.device)
         self.box = box_of(size, loop)
-        self.amplitude = amplitudes(covariance, self.box)
+        self.amplitude = amplitudes(covariance, self.box)[..., None].repeat(1, 1, 1, 2)  # for real, imaginary part
 
     @classmethod
     def fit(cls, videos, scale=1.0, stationary=False):
@@ -115,7 +116,7 @@ class GaussianField:
 
     def noise(self, generators):
         """Unit noise y (N, 3, T', H', W' / 2 + 1, 2), a video each generator: where chains start."""
-        y = torch.empty(len(generators), 3, *self.amplitude.shape, 2, device=generators[0].device)
+        y = torch.empty(len(generators), 3, *self.amplitude.shape, device=generators[0].device)
         return gaussian_(y, generators)
 
     def video(self, y):
@@ -131,17 +132,28 @@ class GaussianField:
     def field(self, y):
         """u = sigma F^-1 a y, (N, 3, T, H, W)."""
         t, h, w = self.size
-        z = torch.view_as_complex(y) * (self.scale * self.amplitude)
-        return torch.fft.irfftn(z, s=self.box, dim=AXES, norm="forward")[:, :, :t, :h, :w]
+        u = []
+        for z in y.flatten(0, 1):  # one at a time, for a CPU's caches
+            z = torch.view_as_complex(z * self.amplitude)
+            u.append(torch.fft.irfftn(z, s=self.box, dim=AXES, norm="forward")[:t, :h, :w])
+        return torch.stack(u).mul_(self.scale).unflatten(0, y.shape[:2])
 
     def field_transposed(self, v):
         """The transpose of `field`: what v (N, 3, T, H, W) is to y."""
-        z = torch.fft.rfftn(v, s=self.box, dim=AXES) * (self.scale * self.amplitude)
-        z[..., 1 : (self.box[2] + 1) // 2] *= 2  # each of these stands for its conjugate, too
-        return torch.view_as_real(z)
+        y = []
+        for x in v.flatten(0, 1):
+            y.append(torch.view_as_real(torch.fft.rfftn(x, s=self.box, dim=AXES)).mul_(self.amplitude))
+        y = torch.stack(y).mul_(self.scale).unflatten(0, v.shape[:2])
+        y[..., 1 : (self.box[2] + 1) // 2, :] *= 2  # each of these stands for its conjugate, too
+        return y
 
     def colour(self, u):
         """The videos x of fields u, channels last."""
+        x = torch.cat([torch.stack(self.channels(part), dim=-1) for part in u.split(self.frames(u), dim=2)], dim=1)
+        return x.permute(0, 4, 1, 2, 3)  # (N, 3, T, H, W)
+
+    def channels(self, u):
+        """The three channels (N, T, H, W) of fields u."""
         bends, base, off, low, high = (self.maps[name] for name in MAPS)
         first, *others = u.unbind(1)
         channels = base
@@ -151,10 +163,15 @@ class GaussianField:
         for v, lo, hi, axis in zip(others, low, high, off):
             v = v.maximum(lo).minimum(hi)
             channels = [torch.addcmul(x, a, v) for x, a in zip(channels, axis)]
-        return torch.stack(channels, dim=-1).permute(0, 4, 1, 2, 3)  # (N, 3, T, H, W)
+        return channels
 
     def colour_transposed(self, u, g):
         """(dx/du)^T g, given the gradient g with respect to x = colour(u); all (N, 3, T, H, W)."""
+        parts = zip(u.split(self.frames(u), dim=2), g.split(self.frames(u), dim=2), strict=True)
+        return torch.cat([self.channels_transposed(*part) for part in parts], dim=2)
+
+    def channels_transposed(self, u, g):
+        """`colour_transposed` of a few frames."""
         bends, _, off, low, high = (self.maps[name] for name in MAPS)
         first, *others = u.unbind(1)
         g = [channel.contiguous() for channel in g.unbind(1)]
@@ -163,6 +180,10 @@ class GaussianField:
         for v, lo, hi, axis in zip(others, low, high, off):
             pulled.append(weighted(axis, g).mul_(v == v.maximum(lo).minimum(hi)))
         return torch.stack(pulled, dim=1)
+
+    def frames(self, u):
+        """How many frames of u get their colours at once: on a CPU as many as its caches hold."""
+        return FRAMES if u.device.type == "cpu" else u.shape[2]
 
     def step_size(self, delta, fall):
         """delta: where noise moves chains by natural amounts, they need no smaller steps at the end."""

@@ -153,7 +153,7 @@ def in_float64(q):
 
 def test_the_gradients_way_back_is_the_transpose_of_the_maps_derivative(moving_field):
     q, random = in_float64(moving_field[0]), torch.Generator().manual_seed(0)
-    y, step = (torch.randn(2, 3, *q.amplitude.shape, 2, generator=random, dtype=torch.float64) for _ in range(2))
+    y, step = (torch.randn(2, 3, *q.amplitude.shape, generator=random, dtype=torch.float64) for _ in range(2))
     g = torch.randn(2, 3, *q.size, generator=random, dtype=torch.float64)
     moved = (q.video(y + 1e-8 * step) - q.video(y - 1e-8 * step)) / 2e-8  # (dx/dy) step
     met = []
