@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from reader.clips import Record, fingerprint, first_frame, read, read_clip, stream_frames
-from reader.masks import MASK_TYPES, draw_mask, read_mask, read_recorded_mask
+from reader.masks import MASK_TYPES, draw_mask, hiding, read_mask, read_recorded_mask
 from reader.pictures import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -32,8 +32,8 @@ DARK = 16  # grey levels, below which a clip is called black
 
 __all__ = [
     "IMAGE_SUFFIXES", "MASK_TYPES", "VIDEO_SUFFIXES", "InputError", "Record", "category_folder", "clean_category",
-    "draw_mask", "examined", "fingerprint", "is_image", "is_video", "list_clips", "list_images", "list_strips",
-    "load_category", "natural_key", "read", "read_category", "read_clip", "read_mask", "read_picture",
+    "draw_mask", "examined", "fingerprint", "hiding", "is_image", "is_video", "list_clips", "list_images",
+    "list_strips", "load_category", "natural_key", "read", "read_category", "read_clip", "read_mask", "read_picture",
     "read_recorded_mask", "read_strip", "resize_frame", "stream_frames", "tell_once", "to_tensor",
 ]  # fmt: skip
 

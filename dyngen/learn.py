@@ -39,18 +39,19 @@ SHOWN = 4  # clips of each kind on a contact sheet
 def released_mask(mask_type, num_frames, im_size, rng):
     """The masks that the released code draws itself, which are not the paper's, bool (T, H, W).
 
-    missingFrames: frames 24 to 46, one block. randomRegion: in every frame 53 of the 81 blocks of 16x16 pixels that fit
-    into 150 px (so that the last 6 rows and columns are never hidden), and the same share at other sizes.
+    missingFrames: the middle third of the frames, one block. randomRegion: in every frame 53 of the 81 blocks of 16x16
+    pixels that fit into 150 px (so that the last 6 rows and columns are never hidden), and the same share at other
+    sizes. InputError if that hides nothing.
     """
     mask = np.zeros((num_frames, *im_size), dtype=bool)
     if mask_type == "missingFrames":
-        mask[24:47] = True
-        return mask
+        mask[math.ceil(num_frames / 3) : math.ceil(2 * num_frames / 3)] = True
+        return data.hiding(mask, mask_type)
     rows, columns = im_size[0] // 16, im_size[1] // 16
     for frame in mask:
         hidden = rng.permutation(rows * columns) < round(53 / 81 * rows * columns)
         frame[: 16 * rows, : 16 * columns] = hidden.reshape(rows, columns).repeat(16, axis=0).repeat(16, axis=1)
-    return mask
+    return data.hiding(mask, mask_type)
 
 
 def load(*, data_path, category, num_frames, im_size, encoder, mask_type, mask_file, mask_path, seed, start, step):

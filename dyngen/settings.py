@@ -8,6 +8,7 @@ from run.flags import (
     ArgumentParser,
     add_flag,
     add_run_flags,
+    boolean,
     image_size,
     non_negative_int,
     positive_float,
@@ -50,12 +51,6 @@ def frame_side(text):
         sides = ", ".join(map(str, IMAGE_SIZES))
         raise argparse.ArgumentTypeError(f"no generator makes frames of '{text}'; there are sides of {sides}")
     return height
-
-
-def boolean(text):
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"'{text}' is neither True nor False")
-    return text.lower() == "true"
 
 
 def mask_name(text):
@@ -157,13 +152,13 @@ def parse(argv=None):
     parser = build_parser()
     args, given = parser.parse_given(argv)
     args.task = args.task or ("recovery" if args.training_mode == "incomplete" else "scene")
-    args.test |= not args.isTraining or args.replay or args.animate is not None
     values = presets(args.task, args.category, args.encoder) | {"mask_path": args.data_path}
     if "mask_file" in given:
         values["mask_type"] = "external"
     if args.likelihood_scale == "mean":
         values["step_size"] = 0.03
     args = argparse.Namespace(**(vars(args) | values | given))
+    args.test = args.test or not args.isTraining or args.replay or args.animate is not None
     if args.precision == "auto":
         args.precision = "fp32"
     if args.training_mode == "complete":

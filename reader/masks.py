@@ -23,6 +23,7 @@ def draw_mask(mask_type, num_frames, im_size, rng):
 
     region: one square of 40 % of the shorter side (60 of 150 px) at a random place, anew each frame.
     missing_frames: half of the frames, at random. salt_pepper: half of the 7x7 blocks, anew each frame.
+    InputError if the clip is so small that this hides nothing.
     """
     height, width = im_size
     mask = np.zeros((num_frames, height, width), dtype=bool)
@@ -41,6 +42,14 @@ def draw_mask(mask_type, num_frames, im_size, rng):
             frame[:] = blocks[:height, :width]
     else:
         raise InputError(f"mask type '{mask_type}' is not one of {', '.join(MASK_TYPES)}")
+    return hiding(mask, mask_type)
+
+
+def hiding(mask, mask_type):
+    """A mask (T, H, W) that was drawn, if it hides anything; else InputError."""
+    if not mask.any():
+        raise InputError(f"-mask_type {mask_type} hides nothing of {times(mask.shape)} (frames x height x width): "
+                         "take more frames, or larger ones")
     return mask
 
 

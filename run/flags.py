@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import itertools
 import re
 import shutil
 import signal
@@ -10,6 +11,8 @@ import textwrap
 from pathlib import Path
 
 import torch
+
+BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 class Terminated(KeyboardInterrupt):
@@ -33,7 +36,7 @@ class OneForm(argparse.RawDescriptionHelpFormatter):
     def _format_action_invocation(self, action):
         if not action.option_strings:
             return action.metavar
-        values = "" if action.nargs == 0 else f" {self._format_args(action, action.metavar or 'X')}"
+        values = "" if action.nargs in (0, "?") else f" {self._format_args(action, action.metavar or 'X')}"
         return action.option_strings[0] + values
 
 
@@ -45,6 +48,21 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def _get_option_tuples(self, option_string):
         return []  # argparse still abbreviates long flags with one dash; never here
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As argparse does, but a switch has the next argument for its value only where that is a boolean."""
+        args = sys.argv[1:] if args is None else args
+        switches = {flag for action in self._actions if action.nargs == "?" for flag in action.option_strings}
+        spelled, valued = [], False
+        for text, after in itertools.zip_longest(args, args[1:], fillvalue=""):
+            if text in switches:
+                valued = after.lower() in BOOLEANS
+                spelled.append(f"{text}={after if valued else True}")
+            elif not valued:
+                spelled.append(text)
+            else:
+                valued = False
+        return super().parse_known_args(spelled, namespace)
 
     def format_help(self):
         names = [[flag for flag in action.option_strings if flag[1] != "-"] for action in self._actions
@@ -66,15 +84,14 @@ class ArgumentParser(argparse.ArgumentParser):
 
 def add_flag(group, names, default=None, help="", **kwargs):
     """Add a flag under one name or, separated by blanks, more, each with one dash and with two; the default, which
-    stands only here, is shown in the help."""
+    stands only here, is shown in the help. With the action store_true it may have a value: -test, -test=False."""
     flags = [dash + name for dash in ("-", "--") for name in names.split()]
-    if default is not None and kwargs.get("action") != "store_true":
+    if kwargs.get("action") == "store_true":
+        default, kwargs = False, {"nargs": "?", "type": boolean}
+    elif default is not None:
         help += f" ({default})"
-    if "action" in kwargs:
-        group.add_argument(*flags, dest=names.split()[0], help=help, **kwargs)
-    else:
-        kwargs.setdefault("metavar", "X")
-        group.add_argument(*flags, dest=names.split()[0], default=default, help=help, **kwargs)
+    kwargs.setdefault("metavar", "X")
+    group.add_argument(*flags, dest=names.split()[0], default=default, help=help, **kwargs)
 
 
 def add_run_flags(parser, *, output_dir, log_step, unit, auto, by_task=""):
@@ -96,6 +113,13 @@ def add_run_flags(parser, *, output_dir, log_step, unit, auto, by_task=""):
 def listed(settings):
     """Lines that name each setting and its value."""
     return [f"  -{name} {value}" for name, value in settings.items()]
+
+
+def boolean(text):
+    """'True', 'yes', '1' -> True; 'False', 'no', '0' -> False, in small letters or capitals."""
+    if text.lower() not in BOOLEANS:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither True nor False")
+    return BOOLEANS[text.lower()]
 
 
 def positive_int(text):

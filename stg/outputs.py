@@ -61,8 +61,9 @@ def memory(args, f, clips, batch):
 def header(args, f, clips):
     """What will run: clips, net, device, memory."""
     most = memory(args, f, clips, args.batch_size + args.num_chain)
+    side = " (the net for 100 px)" if args.net_type == "FC_S" and max(args.im_size) > 100 else ""
     return "\n".join([
-        f"STGConvNet  {args.net_type}  '{args.category}': {clips} clip(s), {args.num_frames} frames of "
+        f"STGConvNet  {args.net_type}{side}  '{args.category}': {clips} clip(s), {args.num_frames} frames of "
         f"{args.im_size[0]}x{args.im_size[1]}, {args.num_chain} chains a mini-batch of {args.batch_size}",
         *layer_table(f),
         f"device {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; "

@@ -53,7 +53,8 @@ def build_parser():
         "steps, or a blend of first guess and mean, weighed on visible pixels that are hidden as a test",
         choices=READOUTS)
     group = parser.add_argument_group("model")
-    add(group, "net_type", "FC_S_large", "net: " + ", ".join(NETS), choices=tuple(NETS))
+    add(group, "net_type", "FC_S_large", f"net: {', '.join(NETS)}; FC_S is for 100 px, FC_S_large for 224",
+        choices=tuple(NETS))
     add(group, "reference", "white", "the reference q that the net tilts: white noise, as in the paper, or a Gaussian "
         "field with the clip's colours and correlations", choices=("white", "field"))
     add(group, "refsig", 1.0, "std sigma of the reference: in grey levels (white), or as a share of the clip's (field)",

@@ -513,15 +513,23 @@ def test_released_command_lines():
     assert (args.mask_type, args.truncated_backprop_length) == ("none", 20)
     args, _ = parse(["-encoder", "-content_size", "7"])
     assert (args.state_size, args.z_size, args.content_size) == (80, 20, 7)
+    for text, tests in (("--isTraining no", True), ("--isTraining 1", False), ("--test=False", False),
+                        ("--test False --isTraining False", True), ("--replay=1", True)):
+        assert parse(text.split())[0].test == tests
 
 
 def test_released_masks():
     rng = np.random.default_rng(0)
-    frames = released_mask("missingFrames", 70, (150, 150), rng)
-    assert np.flatnonzero(frames.all((1, 2))).tolist() == list(range(24, 47)) and frames.sum() == 23 * 150**2
+    for length, first, last in ((70, 24, 46), (60, 20, 39), (2, 1, 1)):
+        frames = released_mask("missingFrames", length, (15, 15), rng)
+        hidden = list(range(first, last + 1))
+        assert np.flatnonzero(frames.all((1, 2))).tolist() == hidden and frames.sum() == len(hidden) * 15**2
     blocks = released_mask("randomRegion", 5, (150, 150), rng)
     assert (blocks.sum((1, 2)) == 53 * 256).all() and blocks.mean() == pytest.approx(0.603, abs=5e-4)
     assert not blocks[:, 144:].any() and not blocks[:, :, 144:].any() and (blocks[0] != blocks[1]).any()
+    for mask_type, length, side in (("missingFrames", 1, 64), ("randomRegion", 70, 8)):
+        with pytest.raises(data.InputError, match=f"-mask_type {mask_type} hides nothing"):
+            released_mask(mask_type, length, (side, side), rng)
 
 
 @pytest.fixture

@@ -40,12 +40,26 @@ def test_flags_take_one_dash_or_two_and_every_name(flags):
     assert default.overwrite is False
 
 
+@pytest.mark.parametrize("given, on", [
+    ("", False), ("-overwrite", True), ("--overwrite=True", True), ("-overwrite yes -lr 1", True),
+    ("-overwrite 1", True), ("--overwrite false", False), ("-overwrite=NO", False), ("-overwrite 0 -lr 1", False)])
+def test_a_switch_may_have_a_value(flags, given, on):
+    args, said = flags.parse_given(given.split())
+    assert args.overwrite is on and said.get("overwrite") == (on if given else None)
+
+
+def test_a_switch_leaves_names_without_a_flag_alone(flags):
+    flags.add_argument("names", nargs="*")
+    args = flags.parse_args(["-overwrite", "output", "yes", "-lr", "1"])
+    assert args.overwrite and args.names == ["output", "yes"] and args.lr == 1
+
+
 @pytest.mark.parametrize(
     "given",
     ["-cat x", "--cat x", "-c x", "--im 3", "-num 3", "-l 3", "-over", "-nope 1", "x", "-category", "-lr -1",
      "-lr -1e-3", "-lr=-1e-3", "-lr 0", "-lr nan", "-lr inf", "-lr x", "-num_chain 0", "-num_chain -3",
      "-num_chain 1.5", "-num_chain 1e3", "-num_chain x", "-num_chain=", "-im_size 0", "-im_size 3x0",
-     "-im_size 3x", "-im_size x", "-im_size 1x2x3", "-im_size -4"],
+     "-im_size 3x", "-im_size x", "-im_size 1x2x3", "-im_size -4", "-overwrite maybe"],
 )
 def test_bad_flags_are_one_line_and_exit_2(flags, given, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -62,7 +76,8 @@ def test_help_shows_one_form_of_each_flag_its_default_and_older_names_at_the_end
         flags.parse_args(["-h"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    for part in ("-category X ", "what (fire)", "side (16)", "(3)", "(0.1)", "-im_size: -image_size -sz"):
+    for part in ("-category X ", "what (fire)", "side (16)", "(3)", "(0.1)", "-im_size: -image_size -sz",
+                 "-overwrite  "):
         assert part in text
     assert text.count("-category") == text.count("-sz") == 1 and "--" not in text
 

@@ -235,7 +235,7 @@ def test_region_reaches_every_place_of_a_small_frame():
     assert len({frame.tobytes() for frame in mask}) == 4 * 6
 
 
-@pytest.mark.parametrize("frames", [70, 7, 1])
+@pytest.mark.parametrize("frames", [70, 7, 2])
 def test_missing_frames_hides_half_of_the_frames(frames):
     mask = draw_mask("missing_frames", frames, (15, 20), np.random.default_rng(0))
     hidden = mask.all((1, 2))
@@ -256,6 +256,12 @@ def test_salt_pepper_hides_half_of_the_blocks_anew_in_each_frame(size):
     assert np.array_equal(mask, again)  # 7x7 blocks
     assert (blocks.sum((1, 2)) == blocks[0].size // 2).all()
     assert len({frame.tobytes() for frame in mask}) == 20
+
+
+def test_a_mask_that_would_hide_nothing_is_an_error():
+    for kind, frames, size in (("missing_frames", 1, (15, 20)), ("salt_pepper", 3, (7, 7))):
+        message = fails(draw_mask, kind, frames, size, np.random.default_rng(0))
+        assert f"-mask_type {kind} hides nothing of {frames}x{size[0]}x{size[1]}" in message
 
 
 def test_masks_follow_the_random_generator():

@@ -484,6 +484,12 @@ def test_a_dry_run_prints_settings_net_and_memory_and_writes_nothing(tmp_path, f
     assert not (tmp_path / "new").exists()
 
 
+def test_the_net_for_100_pixels_says_so_where_frames_are_larger(tmp_path, flags):
+    for side, said in ((104, True), (100, False)):
+        done = call(flags(tmp_path, "-dry_run", "-net_type", "FC_S", "-im_size", side))
+        assert done.code == 0 and ("FC_S (the net for 100 px)" in done.out) == said
+
+
 def test_flags_take_two_dashes_and_the_other_releases_names(tmp_path, data_path):
     common = ["-output_dir", str(tmp_path), "-category", "clip", "-num_frames", "12", "-dry_run"]
     one = call([*common, *f"-data_path {data_path} -im_size 16x16 -num_chain 5 -step_size 0.2 -num_epochs 7".split()])
