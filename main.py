@@ -37,7 +37,7 @@ from run.flags import (
     listed,
     run_program,
 )
-from run.folder import Run
+from run.folder import Run, start_from
 from run.inputs import check_memory, inputs_of
 from run.loop import fit
 from sample import sample_learned
@@ -299,7 +299,9 @@ def learn(args):
     if args.dry_run:
         return print(about, *listed(settings_of(args)), sep="\n")
     f = descriptor(args.net_type, args.num_frames, args.im_size).to(args.device)
-    run = Run(f"{args.output_dir}/{args.category}", settings_of(args), CHANGEABLE, args.overwrite, inputs=inputs)
+    folder = f"{args.output_dir}/{args.category}"
+    start_from(args.ckpt, folder, args.overwrite, args.device, net=f)
+    run = Run(folder, settings_of(args), CHANGEABLE, args.overwrite, inputs=inputs)
     learner = make_learner(args, f, run.load_checkpoint(args.device), videos, hidden)
 
     def begin():

@@ -20,7 +20,7 @@ from model import descriptor, fixed_axes
 from reference import load_reference
 from run.adam import learning_rate
 from run.flags import RunError
-from run.folder import delete_outputs, load_checkpoint
+from run.folder import delete_outputs, find_checkpoint, load_checkpoint
 
 JUDGED = 12  # pieces of new videos at most, as long as the clip
 MARGIN = 24  # frames sampled beyond each end of a video of another length, and cut off: they see the padding
@@ -30,7 +30,7 @@ def sample_learned(args, given):
     """-test: new videos from a learned model, without learning. `given` has the flags that the user set."""
     prepare(args.device)
     run = Path(args.output_dir) / args.category
-    folder, state = run / "test", load_checkpoint(args.ckpt or run / "model/latest.pt", args.device, "chains")
+    folder, state = run / "test", load_checkpoint(find_checkpoint(run, args.ckpt), args.device, "chains")
     learned = state["settings"]
     f = descriptor(learned["net_type"], learned["num_frames"], learned["im_size"]).to(args.device)
     f.load_state_dict(state["net"])

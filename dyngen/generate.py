@@ -11,7 +11,7 @@ from dyngen.nets import DynamicGenerator
 from fast.device import prepare
 from judge.page import write_page
 from langevin import gaussian_
-from run.folder import delete_outputs, load_checkpoint
+from run.folder import delete_outputs, find_checkpoint, load_checkpoint
 
 ARCHITECTURE = ("im_size", "state_size", "z_size", "content_size", "motion_type_size", "dynamic_mode", "encoder")
 
@@ -103,9 +103,7 @@ def generate(args, given):
     """-test: new videos from a learned model, whose nets, chunks and inferred latents come from its checkpoint."""
     prepare(args.device)
     folder = Path(args.output_dir) / args.category
-    path = Path(args.ckpt or folder / "model/latest.pt")
-    if not path.exists() and (folder / "model" / path).exists():
-        path = folder / "model" / path
+    path = find_checkpoint(folder, args.ckpt)
     state = load_checkpoint(path, args.device, "latents")
     learned = state["settings"] | {"frame_generator_mode": state["settings"]["im_size"]}
     for name in (*ARCHITECTURE, "frame_generator_mode"):

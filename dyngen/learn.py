@@ -25,13 +25,13 @@ from judge.tables import in_pieces, recovery_report, save_report, texture_report
 from langevin import gaussian_, langevin
 from run.adam import Adam, learning_rate
 from run.flags import RunError, listed
-from run.folder import Run
+from run.folder import Run, start_from
 from run.inputs import check_memory, inputs_of
 from run.loop import fit
 
 # Settings that a resumed run may change; all others decide the result.
-CHANGEABLE = ("num_epochs", "lr", "anneal", "log_step", "device", "data_path", "mask_path", "output_dir", "readout",
-              "init_state", "burn_in", "content", "num_sections_in_test", "num_batches_in_test", "fps")
+CHANGEABLE = ("num_epochs", "lr", "anneal", "log_step", "keep", "device", "data_path", "mask_path", "output_dir",
+              "readout", "init_state", "burn_in", "content", "num_sections_in_test", "num_batches_in_test", "fps")
 MEMORY = 50  # epochs over which recovered clips are averaged
 SHOWN = 4  # clips of each kind on a contact sheet
 
@@ -301,7 +301,9 @@ def learn(args):
     if args.dry_run:
         return print(about, *listed(settings), sep="\n")
     net = build_net(args, args.device)
-    run = Run(f"{args.output_dir}/{args.category}", settings, CHANGEABLE, args.overwrite, inputs=inputs)
+    folder = f"{args.output_dir}/{args.category}"
+    start_from(args.ckpt, folder, args.overwrite, args.device, net=net)
+    run = Run(folder, settings, CHANGEABLE, args.overwrite, inputs=inputs)
     learner = make_learner(args, net, run.load_checkpoint(args.device), videos, hidden)
 
     def begin():

@@ -42,7 +42,7 @@ PRESETS = {  # defaults: one value for all tasks or, in the order above, one for
 ENCODER_PRESET = {"state_size": 80, "z_size": 20, "content_size": 100}
 CLIP_LENGTHS = {"chatelet": 104, "boat": 72}  # clips for inpainting that are shorter than the preset
 MASK_TYPES = ("none", "external", *data.MASK_TYPES, "missingFrames", "randomRegion")
-TESTING = ("test", "isTraining", "ckpt", "replay", "animate", "overwrite", "dry_run")  # no part of a run
+TESTING = ("test", "isTraining", "replay", "animate", "overwrite", "dry_run")  # no part of a run
 
 
 def frame_side(text):
@@ -124,7 +124,6 @@ def add_learning_flags(parser, add):
     group = parser.add_argument_group("sampling a learned model")
     add(group, "test", help="write new videos to the run's folder test", action="store_true")
     add(group, "isTraining", True, "False: the same as -test", type=boolean)
-    add(group, "ckpt ckpt_name", None, "checkpoint: a file, also of the run's model folder (its latest.pt)")
     add(group, "num_sections_in_test", None, "length, in chunks", type=positive_int)
     add(group, "num_batches_in_test", None, "how many mini-batches", type=positive_int)
     add(group, "init_state", None, "first state: as inferred, or random", choices=("inferred", "random"))

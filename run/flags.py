@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+KEEP = 3  # numbered checkpoints that a run keeps if nothing else is said
 
 
 class Terminated(KeyboardInterrupt):
@@ -100,6 +101,9 @@ def add_run_flags(parser, *, output_dir, log_step, unit, auto, by_task=""):
     group = parser.add_argument_group("output")
     add_flag(group, "output_dir", output_dir, "a run's outputs go to output_dir/category" + by_task)
     add_flag(group, "log_step", log_step, f"{unit}s between outputs", type=positive_int)
+    add_flag(group, "ckpt ckpt_name", None, "checkpoint that a new run takes its weights from, or that makes new "
+             "videos (the run's latest.pt): a file, or a name in the run's folder model")
+    add_flag(group, "keep", KEEP, "how many numbered checkpoints are kept, the newest", type=positive_int)
     add_flag(group, "overwrite", help="delete an earlier run of this category first", action="store_true")
     add_flag(group, "dry_run", help="print settings, nets and the memory they need, and stop", action="store_true")
     group = parser.add_argument_group("machine")

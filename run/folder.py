@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 import weakref
@@ -14,11 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from run.flags import RunError
+from run.flags import KEEP, RunError
 from run.inputs import Inputs, compare_inputs
 from utils import FPS, contact_sheet, gif_bytes, jpeg_bytes, png_bytes, printable, side_by_side, write_atomically
 
-KEEP_CHECKPOINTS = 3
 CHEAP = 2**24  # bytes of a state up to which a GPU's is saved at every log step
 SNAPSHOT = 2**28  # bytes of a CPU's state that is copied, to be saved while it learns on; a larger one makes it wait
 BACKLOG = 8  # log steps whose outputs may wait to be written
@@ -38,6 +38,7 @@ class Run:
         if printable(folder) != str(folder):  # TensorBoard could not write there
             raise RunError(f"'{printable(folder)}' is no name in UTF-8: rename category or -output_dir", code=2)
         self.folder, self.settings, self.unit, self.unlock = Path(folder), settings, unit, None
+        self.keep = settings.get("keep", KEEP)
         self.worker, self.pending = ThreadPoolExecutor(1), deque()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -75,6 +76,7 @@ class Run:
     def compare(self, earlier, changeable):
         """RunError where a setting that decides the result was another; one that the earlier run's version did not have
         is not compared."""
+        earlier = {"ckpt": None} | earlier  # runs of before -ckpt meant where learning starts
         differences = [
             f"{name} was {earlier.get(name)}, now {value}"
             for name, value in self.settings.items()
@@ -120,12 +122,12 @@ class Run:
         """In the background call write(), which writes what there is to see, then save the state, then call told(): a
         line or a checkpoint never claims what is not there.
 
-        A CPU's state is saved every time; a GPU's, whose steps are short, if it is small or the moment is one of those
-        that are `moving` or the run's `last`. Learning goes on meanwhile with a copy of the state kept aside, unless a
-        CPU's memory has no room to spare for it.
+        A CPU's state is saved every time; a GPU's, whose steps are short, if it is small, if more than usual are to be
+        kept, or if the moment is one of those that are `moving` or the run's `last`. Learning goes on meanwhile with a
+        copy of the state kept aside, unless a CPU's memory has no room to spare for it.
         """
         size, gpu = size_of(state), str(self.settings.get("device")).startswith("cuda")
-        due = last or moving or size < CHEAP or not gpu
+        due = last or moving or size < CHEAP or self.keep > KEEP or not gpu
         copied = due and not last and (gpu or size < SNAPSHOT)  # a GPU's is not among what the CPU's memory holds
         if copied and size >= CHEAP:
             self.wait()  # no more than one large copy at a time
@@ -142,7 +144,7 @@ class Run:
             self.wait()
 
     def save_checkpoint(self, state, epoch):
-        """Save the whole state; the newest few epochs are kept, and latest.pt is the last of them."""
+        """Save the whole state; the newest `keep` epochs are kept, and latest.pt is the last of them."""
         state = {**state, "fingerprints": self.inputs.fingerprints, "rate": self.inputs.rate}
         try:
             self.write("model/latest.pt", lambda file: torch.save(state, file))
@@ -155,7 +157,7 @@ class Run:
             os.link(self.folder / "model/latest.pt", numbered)
         except OSError:  # a file system without hard links
             shutil.copyfile(self.folder / "model/latest.pt", numbered)
-        for old in self.numbered_checkpoints()[KEEP_CHECKPOINTS:]:
+        for old in self.numbered_checkpoints()[self.keep :]:
             old.unlink()
 
     def numbered_checkpoints(self):
@@ -257,8 +259,53 @@ def size_of(state):
     return sum(map(size_of, values))
 
 
-def load_checkpoint(path, device, part=None):
-    """A checkpoint's state on the device; RunError if the file is missing, damaged, or has not the part that tells this
+def find_checkpoint(folder, ckpt=None):
+    """The file that -ckpt names for the run in a folder: a path, or a name in its folder model; if None, its newest.
+    model.ckpt-2960 is the checkpoint of epoch (or iteration) 2960. RunError if there is none.
+
+    Differs from the released code: that counts epochs from 0, and its model.ckpt-2960 has learned for 2961.
+    """
+    model = Path(folder) / "model"
+    if ckpt is None:
+        return model / "latest.pt"
+    released = re.fullmatch(r"model\.ckpt-(\d+)", Path(ckpt).name)
+    for path in (Path(ckpt), model / ckpt):
+        numbered = sorted(path.parent.glob(f"*_{int(released[1]):04d}.pt")) if released else []
+        for found in (path, *numbered):
+            if found.exists():
+                return found
+    kept = sorted((path.name for path in model.glob("*_*.pt")), key=lambda name: (len(name), name))
+    kept = f": '{model}' has {kept[0]} to {kept[-1]}; a run with -keep N keeps the newest N" if kept else ""
+    raise RunError(f"there is no checkpoint '{ckpt}'{kept}", code=2)
+
+
+def start_from(ckpt, folder, overwrite, device, **nets):
+    """Give nets, by their names in checkpoints, the weights of the checkpoint `ckpt`, from which a run in the folder is
+    to start; not if ckpt is None, or if the folder has a run to resume. RunError if it has other nets."""
+    if ckpt is None or (not overwrite and any((Path(folder) / "model").glob("*.pt"))):
+        return
+    path = find_checkpoint(folder, ckpt)
+    state = load_checkpoint(path, device, *nets)
+    for name, net in nets.items():
+        load_weights(net, state[name], path)
+    print(f"starting from the weights in '{path}'")
+
+
+def load_weights(net, weights, path):
+    """Give a net its weights from the checkpoint `path`; RunError if they are another net's."""
+    if not isinstance(weights, dict) or not all(isinstance(w, torch.Tensor) for w in weights.values()):
+        raise RunError(f"'{path}' is not a checkpoint of this program", code=2)
+    here, there = ({name: "x".join(map(str, w.shape)) or "a number" for name, w in each.items()}
+                   for each in (net.state_dict(), weights))
+    for name in {**here, **there}:
+        if here.get(name) != there.get(name):
+            raise RunError(f"the net in '{path}' is another: its {name} is {there.get(name, 'missing')}, here it is "
+                           f"{here.get(name, 'missing')}", code=2)
+    net.load_state_dict(weights)
+
+
+def load_checkpoint(path, device, *parts):
+    """A checkpoint's state on the device; RunError if the file is missing, damaged, or has not the parts that tell this
     program's checkpoints from others."""
     try:
         state = torch.load(path, map_location=device, weights_only=True)
@@ -270,7 +317,7 @@ def load_checkpoint(path, device, part=None):
         raise RunError(f"cannot load checkpoint '{path}': {reason(error)}", code=2) from error
     except Exception as error:  # a damaged file can fail in many ways
         raise RunError(f"cannot load checkpoint '{path}': it is damaged, or none", code=2) from error
-    if not isinstance(state, dict) or part not in (None, *state):
+    if not isinstance(state, dict) or not state.keys() >= {*parts}:
         raise RunError(f"'{path}' is not a checkpoint of this program", code=2)
     return state
 

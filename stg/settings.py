@@ -16,8 +16,8 @@ from run.flags import (
 from run.inputs import add_part_flags
 
 # Settings that a resumed run may change; all others decide the result.
-CHANGEABLE = ("num_epochs", "lr", "anneal", "log_step", "device", "data_path", "output_dir", "fps")
-TESTING = ("test", "ckpt", "sample_size", "test_steps", "start", "loop", "overwrite", "dry_run")  # no part of a run
+CHANGEABLE = ("num_epochs", "lr", "anneal", "log_step", "keep", "device", "data_path", "output_dir", "fps")
+TESTING = ("test", "sample_size", "test_steps", "start", "loop", "overwrite", "dry_run")  # no part of a run
 # -preset quality: a reference fitted to the clip, whose noise moves chains by natural amounts, so that few steps of a
 # low rate are enough. Where pixels are hidden the reference is white noise, as in the paper.
 QUALITY = {"reference": "field", "sample_steps": 2, "step_size": 0.5, "lr": 0.0001, "anneal": 1.0,
@@ -74,7 +74,6 @@ def build_parser():
     group = parser.add_argument_group("sampling a learned model")
     add(group, "test", help="write new videos to the run's folder test; -num_frames and -im_size may differ from what "
         "was learned where the net can slide", action="store_true")
-    add(group, "ckpt", None, "checkpoint (the run's model/latest.pt)")
     add(group, "sample_size", 3, "how many videos", type=positive_int)
     add(group, "test_steps", 100, "Langevin steps", type=positive_int)
     add(group, "start", "noise", "start from noise, or go on from the saved chains", choices=("noise", "chains"))

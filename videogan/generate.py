@@ -9,7 +9,7 @@ import data
 import utils
 from fast.device import prepare
 from judge.page import write_page
-from run.folder import delete_outputs, load_checkpoint
+from run.folder import delete_outputs, find_checkpoint, load_checkpoint
 from videogan.clips import grey, unit
 from videogan.nets import LATENT, SIZE, Generator
 
@@ -56,7 +56,7 @@ def generate(args):
     """-test: new videos, and the foreground, mask and background that they are made of."""
     prepare(args.device)
     folder = Path(args.output_dir) / args.category
-    path = args.ckpt or folder / "model/latest.pt"
+    path = find_checkpoint(folder, args.ckpt)
     state = load_checkpoint(path, args.device, "G")
     learned = state["settings"]
     G = Generator(learned["streams"], learned["conditional"]).to(args.device)

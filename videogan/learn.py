@@ -18,7 +18,7 @@ from judge.page import write_page
 from judge.tables import save_report, window_report
 from run.adam import Adam
 from run.flags import RunError, listed
-from run.folder import Run
+from run.folder import Run, start_from
 from run.loop import fit
 from utils import save_frames
 from videogan.clips import check_bad, collate, first_of, load, order, unit
@@ -27,7 +27,8 @@ from videogan.nets import FAKE, FRAMES, REAL, SIZE, Discriminator, Generator, la
 from videogan.settings import settings_of
 
 # Settings that a resumed run may change; all others decide the result.
-CHANGEABLE = ("num_iterations", "lr", "log_step", "device", "data_path", "data_list", "output_dir", "workers", "fps")
+CHANGEABLE = ("num_iterations", "lr", "log_step", "keep", "device", "data_path", "data_list", "output_dir", "workers",
+              "fps")
 LOG_EVERY = 10  # at most: iterations of one row of metrics.csv; only then the device is waited for
 SHOWN = ("loss_D", "loss_G", "accuracy_real", "accuracy_fake")  # metrics on the progress bar
 SAMPLES = 16  # videos of a fixed z, drawn at each log step
@@ -181,7 +182,9 @@ def learn(args):
     about = "\n".join([header(args, nets, train, held_out), *inputs.lines])
     if args.dry_run:
         return print(about, *listed(settings_of(args)), sep="\n")
-    run = Run(f"{args.output_dir}/{args.category}", settings_of(args), CHANGEABLE, args.overwrite, "iteration", inputs)
+    folder = f"{args.output_dir}/{args.category}"
+    start_from(args.ckpt, folder, args.overwrite, args.device, G=nets[0], D=nets[1])
+    run = Run(folder, settings_of(args), CHANGEABLE, args.overwrite, "iteration", inputs)
     unseen = first_of(held_out, JUDGED)
     learner = make_learner(args, nets, run.load_checkpoint(args.device), train, unseen)
     if learner.done == 0:

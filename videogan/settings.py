@@ -4,7 +4,7 @@ from data import clean_category
 from run.flags import ArgumentParser, add_flag, add_run_flags, non_negative_int, positive_float, positive_int
 from run.inputs import add_part_flags
 
-TESTING = ("test", "ckpt", "sample_size", "image", "overwrite", "dry_run")  # no part of a run
+TESTING = ("test", "sample_size", "image", "overwrite", "dry_run")  # no part of a run
 
 
 def build_parser():
@@ -36,7 +36,6 @@ def build_parser():
     group = parser.add_argument_group("sampling a learned model")
     add(group, "test generate", help="write new videos, and what they are made of, to the run's folder test",
         action="store_true")
-    add(group, "ckpt", None, "checkpoint (the run's model/latest.pt)")
     add(group, "sample_size", 16, "how many videos", type=positive_int)
     add(group, "image", None, "conditional: the first frame, a picture")
     add_run_flags(parser, output_dir="./output_videogan", log_step=100, unit="iteration",

@@ -610,7 +610,7 @@ def test_whole_program(program, tmp_path):
     assert (code, err) == (0, "") and "3 videos of 6 frames" in out
     new = frames()
     assert new.shape == (3, 6, 8, 8, 3) and (new[0] != new[1]).any()
-    program(test=True, ckpt="epoch_0002.pt", burn_in=5, **length)
+    program(test=True, ckpt_name="model.ckpt-2", burn_in=5, **length)
     assert (frames() != new).any()
     program(test=True, init_state="random", **length)
     assert (frames() == new).all()
@@ -621,6 +621,20 @@ def test_whole_program(program, tmp_path):
     program(replay=True, content=1)
     swapped = frames()
     assert (swapped[1] == own[1]).all() and (swapped[0] != own[0]).any()
+
+
+def test_a_run_starts_from_the_weights_of_a_checkpoint(program, tmp_path):
+    program(**LEARN, num_epochs=2)
+    ckpt = tmp_path / "out/waves/model/epoch_0002.pt"
+    new = {**LEARN, "output_dir": tmp_path / "new", "ckpt": ckpt, "lr": 1e-7, "seed": 1}
+    code, out, err = program(**new, num_epochs=1)
+    assert (code, err) == (0, "") and f"starting from the weights in '{ckpt}'" in out
+    then, now = (load_checkpoint(path, "cpu") for path in (ckpt, tmp_path / "new/waves/model/latest.pt"))
+    for name, weight in then["net"].items():
+        assert (now["net"][name] - weight).abs().max() < 1e-6  # a step of Adam for each of three chunks
+    assert now["epoch"] == 1 and (now["latents"]["xi"] - then["latents"]["xi"]).abs().max() > 1
+    code, out, err = program(**new | {"im_size": 16, "output_dir": tmp_path / "other"})
+    assert code == 2 and "generator.layers" in err and err.count("\n") == 1 and not (tmp_path / "other").exists()
 
 
 def test_masked_run(program, tmp_path):

@@ -10,7 +10,7 @@ import torch
 from run.flags import (
     RunError,
 )
-from run.folder import SNAPSHOT, Run, load_checkpoint
+from run.folder import SNAPSHOT, Run, find_checkpoint, load_checkpoint, load_weights
 
 
 def new_run(folder, **settings):
@@ -59,6 +59,32 @@ def test_the_newest_checkpoints_are_kept_and_each_is_whole(tmp_path):
         state = load_checkpoint(tmp_path / f"run/model/{name}.pt", "cpu")
         assert state["epoch"] == epoch and torch.equal(state["w"], torch.full((3,), float(epoch)))
     assert run.load_checkpoint("cpu")["epoch"] == 10000
+
+
+def test_as_many_checkpoints_are_kept_as_asked_and_have_their_released_names_too(tmp_path):
+    run = new_run(tmp_path, keep=4)
+    for epoch in range(2920, 2980, 10):
+        run.save_checkpoint({"epoch": epoch}, epoch)
+    model = tmp_path / "model"
+    assert sorted(p.name for p in model.iterdir()) == [f"epoch_29{k}0.pt" for k in range(4, 8)] + ["latest.pt"]
+    for name in ("model.ckpt-2960", "epoch_2960.pt", str(model / "model.ckpt-2960"), str(model / "epoch_2960.pt")):
+        assert find_checkpoint(tmp_path, name) == model / "epoch_2960.pt"
+    assert find_checkpoint(tmp_path) == model / "latest.pt"
+    with pytest.raises(RunError, match="'model.ckpt-2930': .* has epoch_2940.pt to epoch_2970.pt") as caught:
+        find_checkpoint(tmp_path, "model.ckpt-2930")
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("weights, said", [
+    ({"weight": torch.zeros(2, 4), "bias": torch.zeros(2)}, "its weight is 2x4, here it is 2x3"),
+    ({"weight": torch.zeros(2, 3)}, "its bias is missing, here it is 2"),
+    ({"weight": torch.zeros(2, 3), "bias": torch.zeros(2), "more": torch.zeros(())}, "its more is a number, here"),
+    ([1], "not a checkpoint of this program")])
+def test_weights_of_another_net_are_an_error_of_one_line(weights, said):
+    with pytest.raises(RunError) as caught:
+        load_weights(torch.nn.Linear(3, 2), weights, "a.pt")
+    message = str(caught.value)
+    assert caught.value.code == 2 and "'a.pt'" in message and said in message and "\n" not in message
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, capsys):
@@ -134,6 +160,17 @@ def test_a_few_jobs_may_wait_for_their_turn_and_none_is_heard_of_after_one_that_
     with pytest.raises(ZeroDivisionError):
         run.wait()
     run.wait()
+
+
+@pytest.mark.parametrize("keep, saved", [(3, [2]), (4, [1, 2])])
+def test_a_gpu_saves_a_large_state_every_time_if_more_of_them_are_to_be_kept(keep, saved, tmp_path, monkeypatch):
+    monkeypatch.setattr("run.folder.CHEAP", 0)
+    run, epochs = new_run(tmp_path, device="cuda:0", keep=keep), []
+    monkeypatch.setattr(run, "save_checkpoint", lambda state, epoch: epochs.append(epoch))
+    for epoch in (1, 2):
+        run.save({"w": torch.zeros(5)}, epoch, lambda: None, lambda: None, moving=False, last=epoch == 2)
+    run.wait()
+    assert epochs == saved
 
 
 @pytest.mark.parametrize("device, waits", [("cpu", True), ("cuda:0", False)])

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -482,6 +483,26 @@ def test_a_dry_run_prints_settings_net_and_memory_and_writes_nothing(tmp_path, f
     for part in ("120x4x6x6", "642,335", "memory", "GiB", "-num_epochs 77", "-step_size 0.3", "-net_type FC_S_large"):
         assert part in done.out
     assert not (tmp_path / "new").exists()
+
+
+def test_a_run_starts_from_the_weights_of_a_checkpoint_and_goes_on_without_it(tmp_path, flags, learned):
+    ckpt, out = tmp_path / "weights.pt", tmp_path / "new"
+    shutil.copy(learned / "model/latest.pt", ckpt)
+    start = flags(out, "-ckpt", ckpt, "-lr", 1e-7, "-seed", 1)
+    done = call([*start, "-num_epochs", "1"])
+    assert (done.code, done.err) == (0, "") and f"starting from the weights in '{ckpt}'" in done.out
+    then, now = state_of(learned), state_of(out / "clip")
+    for name, weight in then["net"].items():
+        assert (now["net"][name] - weight).abs().max() < 2e-7  # one step of Adam
+    assert now["epoch"] == 1 and now["optimizer"]["state"][0]["step"] == 1
+    assert not torch.isclose(now["chains"][0], then["chains"][0], atol=0.1).all()
+    assert json.loads((out / "clip/config.json").read_text())["settings"]["ckpt"] == str(ckpt)
+    ckpt.unlink()
+    assert call([*start, "-num_epochs", "2"]).code == 0 and state_of(out / "clip")["epoch"] == 2
+    assert_refused(call(flags(out, "-num_epochs", 3, "-lr", 1e-7, "-seed", 1)), "ckpt was", "now None")
+    other = flags(tmp_path / "other", "-ckpt", learned / "model/model.ckpt-4", "-net_type", "ST")
+    assert_refused(call(other), "epoch_0004.pt", "its layers.0.weight is 120x3x7x7x7, here it is 120x3x15x15x15")
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_net_for_100_pixels_says_so_where_frames_are_larger(tmp_path, flags):

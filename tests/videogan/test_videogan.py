@@ -363,6 +363,22 @@ def test_generating_from_a_checkpoint(sea, run, capsys):
     assert "-conditional" in capsys.readouterr().err
 
 
+def test_a_run_starts_from_the_weights_of_a_checkpoint(sea, run, tmp_path, capsys):
+    ckpt = run / "model/iteration_0003.pt"
+    flags = ("-ckpt", str(ckpt), "-num_iterations", "1", "-held_out", "0.2")
+    assert program(sea, tmp_path, *flags, "-lr", "1e-7") == 0
+    assert f"starting from the weights in '{ckpt}'" in capsys.readouterr().out
+    then, now = (torch.load(path) for path in (ckpt, tmp_path / "sea/model/latest.pt"))
+    for net in ("G", "D"):
+        for name, weight in then[net].items():
+            assert "running" in name or "num_b" in name or (now[net][name] - weight).abs().max() < 1e-6, name
+    assert now["iteration"] == 1
+    shutil.rmtree(tmp_path / "sea")
+    assert program(sea, tmp_path, *flags, "-streams", "1") == 2
+    error = capsys.readouterr().err
+    assert "the net in" in error and error.count("\n") == 1 and not (tmp_path / "sea").exists()
+
+
 def test_ctrl_c_saves_and_the_same_command_goes_on(sea, tmp_path, run_script):
     flags = ["-category", "sea", "-data_path", str(sea), "-output_dir", str(tmp_path), "-device", "cpu", "-batch_size",
              "1", "-workers", "1", "-log_step", "1000", "-held_out", "0"]
