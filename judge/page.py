@@ -54,6 +54,8 @@ ROWS = {  # what rows of a table are: their role, and their meaning
     "linear interpolation": ("reference", "between the nearest visible pixels in time"),
     "nearest frame": ("reference", "the nearest visible pixel in time"),
     "temporal mean": ("reference", "the mean of the visible pixels at that place"),
+    "MRF l1": ("reference", "a draw from a Markov random field, |x - y| between neighbours: the paper's comparison"),
+    "MRF l2": ("reference", "the same with (x - y)^2"),
     "held out": ("reference", "windows of clips that learning did not see"),
     "training": ("reference", "windows that it saw: what a perfect model would score"),
     "average clip": ("reference", "the mean of these windows"),

@@ -20,6 +20,7 @@ from judge.metrics import (
     rms_distances,
     summarise,
 )
+from judge.mrf import mrf_l1, mrf_l2
 from judge.patches import Patches
 from judge.pictures import portrait
 
@@ -46,6 +47,8 @@ FILLINGS = {  # simple methods to beat where pixels are hidden
     "linear interpolation": interpolate_linear,
     "nearest frame": interpolate_nearest,
     "temporal mean": temporal_mean,
+    "MRF l1": mrf_l1,  # these two are the paper's
+    "MRF l2": mrf_l2,
 }
 RECOVERY_COLUMNS = {
     "hidden_mae": ("hidden|MAE", 3, "mean absolute error on hidden pixels"),
