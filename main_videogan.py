@@ -10,8 +10,8 @@ from videogan.settings import parse
 
 
 def main(argv=None):
-    args = parse(argv)
-    return run_program(lambda: generate(args) if args.test else learn(args), InputError)
+    args, given = parse(argv)
+    return run_program(lambda: generate(args, given) if args.test else learn(args), InputError)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import data
@@ -10,13 +11,20 @@ import utils
 from fast.device import prepare
 from judge.page import write_page
 from run.folder import delete_outputs, find_checkpoint, load_checkpoint
-from videogan.clips import grey, unit
-from videogan.nets import LATENT, SIZE, Generator
+from videogan.clips import first_of, grey, load, unit
+from videogan.nets import FRAMES, LATENT, SIZE, Generator
+
+SAMPLES = 128  # new videos, if nothing else is said (released)
 
 
 def draw(device, seed, count, *key):
     """z ~ N(0, 1), (count, 100), of this seed and key."""
     return torch.randn(count, LATENT, device=device, generator=utils.generator(device, seed, "z", *key))
+
+
+def first_frames(clips):
+    """The first frames (N, 3, 64, 64) in [-1, 1] of clips uint8 (N, T, 64, 64, 3)."""
+    return unit(torch.from_numpy(clips))[:, :, 0]
 
 
 @torch.no_grad()
@@ -52,7 +60,33 @@ def save_scenes(folder, scenes, rate):
             utils.write_atomically(folder / f"{name}.mp4", utils.mp4_bytes(grid, rate))
 
 
-def generate(args):
+def read_pictures(paths):
+    """Pictures, and all those in folders, as first frames uint8 (N, 64, 64, 3)."""
+    found = []
+    for path in map(Path, paths):
+        inside = sorted(filter(data.is_image, path.iterdir()), key=data.natural_key) if path.is_dir() else [path]
+        if not inside:
+            raise data.InputError(f"there is no picture in '{path}'")
+        found += [data.read_picture(each, (SIZE, SIZE)) for each in inside]
+    return np.stack(found)
+
+
+def frames_of_clips(count, settings):
+    """`count` first frames uint8 (N, 64, 64, 3), no two the same, of the clips that these settings name, of those held
+    out before the others; where there are fewer clips, later frames of them serve, too."""
+    names = ("data_path", "data_list", "category", "window_step")
+    train, held_out, _ = load(**{name: settings[name] for name in names}, share=settings["held_out"],
+                              start=settings["start_frame"], step=settings["frame_step"])
+    clips = np.concatenate([first_of(part, count) for part in (held_out, train)])
+    moments = np.arange(FRAMES).reshape(4, -1).T.ravel()  # every eighth, then those after them
+    frames = {frame.tobytes(): frame for frame in clips[:, moments].swapaxes(0, 1).reshape(-1, SIZE, SIZE, 3)}
+    if len(frames) < count:
+        raise data.InputError(f"-sample_size {count}: the clips of '{settings['category']}' have no more than "
+                              f"{len(frames)} first frames, which make a video each")
+    return np.stack(list(frames.values())[:count])
+
+
+def generate(args, given):
     """-test: new videos, and the foreground, mask and background that they are made of."""
     prepare(args.device)
     folder = Path(args.output_dir) / args.category
@@ -64,12 +98,17 @@ def generate(args):
     if args.image and not learned["conditional"]:
         raise data.InputError(f"-image needs a model learned with -conditional, '{path}' is not")
     if args.image:
-        picture = data.read_picture(args.image, (SIZE, SIZE))
-        source = unit(torch.from_numpy(picture)[None, None])[:, :, 0].to(args.device)
-    elif learned["conditional"]:
-        source = state["fixed"][: args.sample_size]
+        frames = read_pictures(args.image)
+        if args.sample_size not in (None, len(frames)):
+            raise data.InputError(f"{len(frames)} first frames (-image) make as many videos, not {args.sample_size}")
+        source = first_frames(frames[:, None]).to(args.device)
+    elif not learned["conditional"]:
+        source = draw(args.device, args.seed, args.sample_size or SAMPLES, "generate")
+    elif args.sample_size and args.sample_size > len(state["fixed"]):
+        frames = frames_of_clips(args.sample_size, vars(args) | learned | given)
+        source = first_frames(frames[:, None]).to(args.device)
     else:
-        source = draw(args.device, args.seed, args.sample_size, "generate")
+        source = state["fixed"][: args.sample_size]
     scenes = generate_scenes(G, source)
     delete_outputs(folder / "test")
     save_scenes(folder / "test/final_results", scenes, args.fps or state.get("rate", utils.FPS))

@@ -22,7 +22,7 @@ from run.folder import Run, start_from
 from run.loop import fit
 from utils import save_frames
 from videogan.clips import check_bad, collate, first_of, load, order, unit
-from videogan.generate import draw, generate_scenes, save_scenes
+from videogan.generate import draw, first_frames, generate_scenes, save_scenes
 from videogan.nets import FAKE, FRAMES, REAL, SIZE, Discriminator, Generator, layer_table
 from videogan.settings import settings_of
 
@@ -208,11 +208,6 @@ def make_learner(args, nets, state, train, unseen):
         num_iterations=args.num_iterations, batch_size=args.batch_size, mask_penalty=args.mask_penalty,
         frame_weight=args.frame_weight, lr=args.lr, beta1=args.beta1, precision=args.precision, seed=args.seed,
         log_step=args.log_step, workers=args.workers, settings=settings_of(args))
-
-
-def first_frames(clips):
-    """The first frames (N, 3, 64, 64) in [-1, 1] of clips uint8 (N, 32, 64, 64, 3)."""
-    return unit(torch.from_numpy(clips))[:, :, 0]
 
 
 def outputs(args, learner, run, unseen, moving, last):

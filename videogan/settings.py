@@ -36,15 +36,15 @@ def build_parser():
     group = parser.add_argument_group("sampling a learned model")
     add(group, "test generate", help="write new videos, and what they are made of, to the run's folder test",
         action="store_true")
-    add(group, "sample_size", 16, "how many videos", type=positive_int)
-    add(group, "image", None, "conditional: the first frame, a picture")
+    add(group, "sample_size", None, "how many videos (128, as released; conditional 16)", type=positive_int)
+    add(group, "image", None, "conditional: first frames, pictures or folders of them, a video from each", nargs="+")
     add_run_flags(parser, output_dir="./output_videogan", log_step=100, unit="iteration",
                   auto="bf16 on a GPU, else fp32")
     return parser
 
 
 def parse(argv=None):
-    """The settings, checked."""
+    """The settings, checked, and those among them that the user gave."""
     parser = build_parser()
     args, given = parser.parse_given(argv)
     args.category = clean_category(args.data_path, args.category, "category" in given)
@@ -59,7 +59,7 @@ def parse(argv=None):
             parser.error(f"argument -{name}: {getattr(args, name)} is not in [{low}, {high:g})")
     if args.image and not args.test:
         parser.error("-image goes with -test")
-    return args
+    return args, given
 
 
 def settings_of(args):

@@ -20,6 +20,7 @@ import videogan.nets
 from judge.tables import window_report
 from run.adam import Adam
 from videogan.clips import Strips, check_bad, first_of, load, order, split_strips
+from videogan.generate import frames_of_clips
 from videogan.learn import build_nets, discriminator_loss, generator_loss, make_learner
 from videogan.nets import Discriminator, Generator, Scene, compose, down, up
 from videogan.settings import parse, settings_of
@@ -64,7 +65,7 @@ def load_of(args):
 
 
 def settings(*flags):
-    return parse(["-device", "cpu", "-batch_size", "2", "-workers", "0", *flags])
+    return parse(["-device", "cpu", "-batch_size", "2", "-workers", "0", *flags])[0]
 
 
 class Blind(nn.Module):
@@ -396,7 +397,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(sea, tmp_path, run_script):
     shutil.rmtree(tmp_path / "sea/model")
 
 
-def test_the_conditional_net_learns_from_first_frames_and_takes_a_picture(sea, tmp_path):
+def test_the_conditional_net_learns_from_first_frames_and_takes_pictures(sea, tmp_path, capsys):
     args = settings("-conditional", "-category", "sea", "-data_path", str(sea), "-held_out", "0")
     train, held_out = load_of(args)
     assert len(held_out) == 0
@@ -411,11 +412,31 @@ def test_the_conditional_net_learns_from_first_frames_and_takes_a_picture(sea, t
     state = {"G": G.state_dict(), "settings": settings_of(args), "fixed": learner.fixed}
     torch.save(state, tmp_path / "model.pt")
     del learner, G, D
-    Image.new("RGB", (90, 50), "teal").save(tmp_path / "picture.jpg")
-    picture = ("-image", str(tmp_path / "picture.jpg"))
-    assert program(sea, tmp_path, "-generate", "-ckpt", str(tmp_path / "model.pt"), *picture) == 0
-    assert data.read_clip(tmp_path / "sea/test/final_results/gen.mp4").shape == (32, 64, 64, 3)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "more").mkdir()
+    for name in ("picture", "more/10", "more/other"):
+        Image.new("RGB", (90, 50), "teal").save(tmp_path / f"{name}.jpg")
+    test, picture = ("-generate", "-ckpt", str(tmp_path / "model.pt")), str(tmp_path / "picture.jpg")
+    made = tmp_path / "sea/test/synthesized_sequence"
+    more, none, empty = (str(tmp_path / name) for name in ("more", "none", "empty"))
+    for flags, count in (((), 4), (("-sample_size", "9"), 9), (("-image", picture, more), 3)):  # of 6 clips
+        assert program(sea, tmp_path, *test, *flags) == 0
+        assert len(list(made.iterdir())) == count
+    for flags, said in ((("-sample_size", "19"), "18 first frames"), (("-image", none), "none"),
+                        (("-image", picture, "-sample_size", "5"), "1 first"), (("-image", empty), "no picture")):
+        assert program(sea, tmp_path, *test, *flags) == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
     (tmp_path / "model.pt").unlink()
+
+
+def test_first_frames_are_those_of_clips_held_out_and_of_others_then_later_ones(sea):
+    args = settings("-category", "sea", "-data_path", str(sea), "-held_out", "0.2")
+    seen, unseen = (part.paths for part in load_of(args))
+    clips = [data.read_strip(path, 32, 64) for path in unseen + seen]
+    frames = frames_of_clips(9, vars(args))
+    assert len(clips) == 6 and np.array_equal(frames[:6], [clip[0] for clip in clips])
+    assert len(np.unique(frames, axis=0)) == 9 and np.array_equal(frames[6:], [clip[8] for clip in clips[:3]])
 
 
 @pytest.mark.parametrize("flags, message", [
