@@ -357,12 +357,12 @@ def outputs(args, learner, run, videos, hidden, moving, last):
 
 
 def judge(args, folder, results, videos, hidden):
-    """The tables of evaluate.py for the first clip. New videos of a texture are judged in pieces as long as the clip,
-    beside a linear dynamical system with a state of the same size: those of later frames show whether they decay.
-    Recovered pixels are judged where the truth is known. All videos are uint8 (N, T, H, W, 3)."""
+    """The tables of evaluate.py. New videos of one clip are judged in pieces as long as it, beside a linear dynamical
+    system with a state of the same size: those of later frames show whether they decay. Recovered pixels of all clips
+    are judged where the truth is known. All videos are uint8 (N, T, H, W, 3)."""
     try:
-        if args.task == "recovery" and hidden is not None and hidden[0].any():
-            name, rows = "recovery", recovery_report(videos[0], results[0], hidden[0])
+        if args.task == "recovery" and hidden is not None and hidden.any():
+            name, rows = "recovery", recovery_report(videos, results, hidden)
         elif hidden is None and len(videos) == 1 and results.shape[1] >= args.num_frames:
             pieces = in_pieces(results, args.num_frames)
             name, (rows, portraits) = "evaluation", texture_report(pieces, videos[0], lds=args.state_size)

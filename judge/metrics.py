@@ -190,7 +190,8 @@ def pair_distances(videos):
 
 
 def recovery_metrics(truth: np.ndarray, recovered: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """Figures of a recovered video against the truth, both (T, H, W, 3), with mask (T, H, W); see RECOVERY_COLUMNS."""
+    """Figures of a recovered video against the truth, both (..., T, H, W, 3), with mask (..., T, H, W); see
+    RECOVERY_COLUMNS."""
     if not truth.shape == recovered.shape == (*mask.shape, 3):
         raise InputError(f"truth {truth.shape}, recovered {recovered.shape} and mask {mask.shape} do not fit together")
     if not mask.any():

@@ -119,10 +119,20 @@ def mean_row(name, rows):
 
 def recovery_report(truth: np.ndarray, recovered: np.ndarray, mask: np.ndarray, more: dict | None = None) -> list[dict]:
     """Rows of the table: the recovered video, `more` of them by name, and the simple methods to beat (one that is among
-    `more` is not computed again); see RECOVERY_COLUMNS."""
+    `more` is not computed again); see RECOVERY_COLUMNS.
+
+    Videos are (T, H, W, 3) and the mask (T, H, W), or, for several clips, (N, T, H, W, 3) and (N, T, H, W): then the
+    figures are those of all hidden pixels of all clips."""
     videos = {"recovered": recovered, **(more or {})}
-    videos |= {name: fill(truth, mask) for name, fill in FILLINGS.items() if name not in videos}
-    return [{"name": name, **recovery_metrics(truth, video, mask)} for name, video in videos.items()]
+    truths, masks = truth.reshape(-1, *truth.shape[-4:]), mask.reshape(-1, *mask.shape[-3:])
+
+    def row(name):
+        video = videos.get(name)
+        if video is None:
+            video = np.stack([FILLINGS[name](*clip) for clip in zip(truths, masks)]).reshape(truth.shape)
+        return {"name": name, **recovery_metrics(truth, video, mask)}
+
+    return [row(name) for name in {**videos, **FILLINGS}]
 
 
 def window_report(samples: np.ndarray, held_out: np.ndarray, training: np.ndarray) -> list[dict]:

@@ -11,6 +11,7 @@ from fast.device import memory_per_video
 from judge.clip import judge_against_clip
 from judge.tables import recovery_report, save_report
 from model import layer_table
+from recover import GUESSES
 from stg.settings import settings_of
 
 ROWS = 6  # of a contact sheet, for observed videos and for chains
@@ -34,14 +35,16 @@ def save_outputs(args, learner, run, epoch, I, J, videos, hidden, moving, last):
         stride = learner.f.layers[0].stride[0]
         judge_against_clip(run.folder, {f"chain {k}": video for k, video in enumerate(J)}, settings_of(args), stride)
     elif last:
-        judge_recovery(args, learner, run.folder, I[0], videos[0], hidden[0])
+        judge_recovery(args, learner, run.folder, I, videos, hidden)
 
 
 def judge_recovery(args, learner, folder, recovered, truth, hidden):
-    """The table of a recovered clip against the truth, both uint8 (T, H, W, 3), beside simple guesses."""
-    settings, parts = settings_of(args), learner.recovery.ingredients(args.hidden_start)
+    """The table of recovered clips against the truth, both uint8 (N, T, H, W, 3), beside simple guesses."""
+    settings, recovery = settings_of(args), learner.recovery
     try:
-        parts = {name: utils.to_uint8(x + learner.reference.mean)[0] for name, x in parts.items()}
+        guess, average, probes = (torch.cat(x) for x in (recovery.full, recovery.average, recovery.probes))
+        parts = {GUESSES[args.hidden_start]: guess, "mean of samples": torch.where(probes, guess, average)}
+        parts = {name: utils.to_uint8(x + learner.reference.mean) for name, x in parts.items()}
         rows = recovery_report(truth, recovered, hidden, parts)
     except InputError as error:  # a mask that hides nothing, say
         return print(f"not judged: {error}")
