@@ -47,8 +47,8 @@ FILLINGS = {  # simple methods to beat where pixels are hidden
     "linear interpolation": interpolate_linear,
     "nearest frame": interpolate_nearest,
     "temporal mean": temporal_mean,
-    "MRF l1": mrf_l1,  # these two are the paper's
-    "MRF l2": mrf_l2,
+    "MRF-l1": mrf_l1,  # these two are those of the paper
+    "MRF-l2": mrf_l2,
 }
 RECOVERY_COLUMNS = {
     "hidden_mae": ("hidden|MAE", 3, "mean absolute error on hidden pixels"),

@@ -19,7 +19,7 @@ def test_hidden_pixels_of_all_clips_are_judged_as_one(moving):
     hidden = masks.sum(axis=(1, 2, 3))
     assert list(rows) == ["recovered", "temporal mean", *(name for name in FILLINGS if name != "temporal mean")]
     assert rows["recovered"]["hidden_mae"] == pytest.approx(np.average([3, 5], weights=hidden))
-    assert rows["recovered"]["visible_error"] == 5 and rows["MRF l2"]["visible_error"] == 0
+    assert rows["recovered"]["visible_error"] == 5 and rows["MRF-l2"]["visible_error"] == 0
     assert rows["temporal mean"] | {"name": ""} == rows["recovered"] | {"name": ""}
     fill = FILLINGS["nearest frame"]
     each = [recovery_metrics(clip, fill(clip, mask), mask)["hidden_mae"] for clip, mask in zip(clips, masks)]

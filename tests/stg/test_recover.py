@@ -113,10 +113,10 @@ def test_recovered_pixels_of_all_clips_are_judged(tmp_path, flags):
     more = ["-category", "three", "-mask_type", "region", "-batch_size", 2, "-num_epochs", 2]
     assert call(flags(tmp_path, *more)).code == 0
     args = main.parse(flags(tmp_path, *more))[0]
-    truth, hidden, _, _ = main.load(args.data_path, "three", args.num_frames, args.im_size, "region", None, args.seed, 0, 1)
+    truth, hidden, *_ = main.load(args.data_path, "three", 12, (16, 16), "region", None, args.seed, 0, 1)
     frames = [sorted((tmp_path / f"three/recovered_sequence/sequence_{k}").iterdir()) for k in range(3)]
     recovered = np.stack([[np.asarray(Image.open(path)) for path in clip] for clip in frames])
     rows = {row["name"]: row for row in json.loads((tmp_path / "three/recovery.json").read_text())["rows"]}
     error = np.abs(recovered.astype(float) - truth)[hidden].mean()
     assert rows["recovered"]["hidden_mae"] == pytest.approx(error, rel=1e-5)
-    assert rows["mean of samples"]["visible_error"] == 0 and rows["MRF l1"]["hidden_mae"] > 0
+    assert rows["mean of samples"]["visible_error"] == 0 and rows["MRF-l1"]["hidden_mae"] > 0
