@@ -18,6 +18,7 @@ from run.flags import RunError, Terminated
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "trainingVideo"
+RENDERED = " (rendered)"  # behind the name of a clip that ships
 DEEP = 4  # folders below -data_path in which clips are looked for
 TERMINATED = 143  # exit code of a program that was stopped by SIGTERM
 INTERRUPTED = (130, TERMINATED)
@@ -81,7 +82,7 @@ def command_of(step, scale, output, paths, over):
         if from_here(data) != "trainingVideo":  # the programs' default
             flags += ["-data_path", from_here(data)]
         flags += ["-output_dir", from_here(folder)]
-    name = f"{category} (rendered)" if clip.resolve().is_relative_to(SHIPPED) else category
+    name = f"{category}{RENDERED}" if clip.resolve().is_relative_to(SHIPPED) else category
     return Command((from_here(ROOT / program), *flags), folder / category, name, over, step.folder.format(**over))
 
 

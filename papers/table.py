@@ -22,6 +22,7 @@ from judge.lds import fit_dynamics, sample_dynamics
 from judge.tables import COLUMNS, in_pieces, window_report
 from papers.picture import strips
 from papers.recipes import MASKS
+from papers.steps import RENDERED
 
 HEADINGS = {  # short ones, as RESULTS.md explains them
     "std_ratio": "std", "frame_diff_ratio": "diff", "mean_image": "mean", "std_map_corr": "map", "w1": "W1",
@@ -143,21 +144,30 @@ ROWS = {"videos": videos_rows, "recovery": recovery_rows, "inpainting": inpainti
 
 
 def tables_of(kind, groups, commands):
-    """The tables of an experiment of this kind, each a list of rows: ours with the published `groups` that have the
-    same columns, after the rows of the same clip; and those of other groups."""
-    rows, tables = ROWS[kind](commands), []
+    """The tables of an experiment of this kind, each a list of rows: ours, with those of the published `groups` that
+    have the same columns and are of clips of these names, or means; and the other groups."""
+    rows, tables = [row for row in ROWS[kind](commands) if len(row) > 2], []  # 2: without a figure
+    clips = list(dict.fromkeys(map(pattern_of, rows)))
     for _, columns, numbers in groups:
         if {*columns} <= {*MASKS, *COLUMNS}:
-            rows += numbers
+            rows += [row for row in numbers if pattern_of(row) in clips or is_mean(row)]
         else:
             tables.append(numbers)
-    clips = list(dict.fromkeys(row["clip"] for row in rows))
 
     def place(row):
-        whose = row["method"].partition(" ")[0]
-        return not row["clip"].startswith("mean of"), clips.index(row["clip"]), WHOSE.get(whose, 1)
+        whose = WHOSE.get(row["method"].partition(" ")[0], 1)
+        return (0, 0, whose) if is_mean(row) else (1, clips.index(pattern_of(row)), whose)
 
-    return [sorted((row for row in rows if len(row) > 2), key=place), *tables]  # 2: without a figure
+    return [sorted(rows, key=place), *tables]
+
+
+def pattern_of(row):
+    """The name of a row's clip, the same for the authors' clip and a rendered one in its place."""
+    return row["clip"].removesuffix(RENDERED)
+
+
+def is_mean(row):
+    return row["clip"].startswith("mean of ")
 
 
 # ----------------------------------------------------------------------------------------------------------- writing

@@ -94,15 +94,16 @@ def test_new_videos_stand_beside_baselines_and_published_numbers(tmp_path):
             {"name": "LDS", "std_ratio": 0.91, "autocorr": 0.1234}]
     for variant in ("quality", "released"):
         put(tmp_path / variant, {"evaluation": rows})
-    commands = [command(tmp_path / v, "fire_pot", v) for v in ("quality", "released")]
-    groups = [("a page", ["std_ratio"], [{"clip": "fire_pot", "method": "published: x", "std_ratio": 0.83}])]
+    commands = [command(tmp_path / v, "fire_pot (rendered)", v) for v in ("quality", "released")]
+    groups = [("a page", ["std_ratio"], [{"clip": clip, "method": "published: x", "std_ratio": 0.83}
+                                         for clip in ("another", "fire_pot")])]
     [rows] = table.tables_of("videos", groups, commands)
     assert table.markdown(rows) == [
         "| clip | method | std | auto |",
         "|---|---|---|---|",
-        "| fire_pot | ours quality | 0.60 |  |",
-        "| fire_pot | ours released | 0.60 |  |",
-        "| fire_pot | LDS | 0.91 | 0.123 |",
+        "| fire_pot (rendered) | ours quality | 0.60 |  |",
+        "| fire_pot (rendered) | ours released | 0.60 |  |",
+        "| fire_pot (rendered) | LDS | 0.91 | 0.123 |",
         "| fire_pot | published: x | 0.83 |  |",
     ]
 
@@ -117,6 +118,7 @@ def test_recovery_has_a_column_for_each_mask_and_every_method_that_the_runs_name
             commands.append(command(run, clip, mask, mask=mask))
     groups = table.published("stg_recovery")
     [rows] = table.tables_of("recovery", groups, commands)
+    assert {row["clip"] for row in rows} == {"mean of 2", "mean of 7", "ocean", "fire"}
     assert rows[0] == {"clip": "mean of 2", "method": "ours a new name", "region": 3.0, "salt_pepper": 3.0}
     assert rows[1]["method"] == "linear interpolation" and rows[1]["region"] == 6.0
     assert rows[2] == {"clip": "mean of 7", "method": "published: STGConvNet", "region": 6.3484,
