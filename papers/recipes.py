@@ -57,8 +57,8 @@ RECOVERED = ("ocean", "fire_pot", "fire", "flag", "fountain", "playing", "sea_wo
 SMALL_HIDDEN = "-im_size 64 -num_frames 40 -num_chain 1 -preset quality -num_epochs 60"
 SMALL_DYN_HIDDEN = ("-im_size 64 -num_frames 40 -truncated_backprop_length 10 -dynamic_mode linear -sample_steps 2 "
                     "-num_epochs 60 -anneal 0.5")
-INTERPOLATION = ("Plain interpolation in time is below every published number on fountain, the one clip of the paper's "
-                 "table that can be had, and a Gaussian field fitted to the visible pixels is below interpolation.")
+DRAWN = ("Masks are drawn anew, as the paper describes them. Linear interpolation is below every published number on "
+         "fountain, the one clip of the paper's table that can be had.")
 
 # In order of value: what the whole gives when it is stopped early.
 EXPERIMENTS = {
@@ -68,7 +68,6 @@ EXPERIMENTS = {
             Step("main.py -category {clip} -preset quality", TEXTURES, small="-im_size 64", folder="quality"),
             Step("main.py -category {clip}", TEXTURES, small=None, folder="released"),
         ),
-        note="Published: the authors' samples (GIFs of 100 px); columns that cannot be measured on them are empty.",
     ),
     "stg_recovery": Experiment(
         "STGConvNet, experiment 4: hidden pixels recovered, three kinds of mask",
@@ -77,7 +76,7 @@ EXPERIMENTS = {
                  over={"mask": MASKS}, folder="{mask}"),
         ),
         table="recovery",
-        note=f"Masks are drawn anew, as the paper describes them. {INTERPOLATION}",
+        note=DRAWN,
     ),
     "stg_space_time": Experiment(
         "STGConvNet, experiment 1: new videos of a clip that is stationary in space and time",
@@ -133,7 +132,7 @@ EXPERIMENTS = {
                  over={"mask": ("region", "missing_frames")}, folder="{mask}"),
         ),
         table="recovery",
-        note=f"Masks are drawn anew, as the paper describes them. {INTERPOLATION}",
+        note=DRAWN,
     ),
     "dyn_motion": Experiment(
         "Dynamic generator: many clips of one motion",

@@ -6,8 +6,10 @@ whose values are mean absolute errors on hidden pixels.
 
 import csv
 import io
+import itertools
 import math
 import platform
+import textwrap
 import time
 import tomllib
 from pathlib import Path
@@ -29,7 +31,7 @@ HEADINGS = {  # short ones, as RESULTS.md explains them
     "autocorr": "auto", "spatial_db": "spat.", "temporal_db": "temp.", "nearest_psnr": "near", "realism": "real",
     "coverage": "cover", "copying": "copy", "gamut": "gamut", "nearest": "to real", "held_out_nearest": "from real",
     "temporal_std": "std over time", "frame_diff": "frame diff.", "hidden_mae": "error", "hidden_psnr": "PSNR",
-    **{mask: mask.replace("_", " ") for mask in MASKS},
+    "missing_frames": "missing frames", "salt_pepper": "salt and pepper",
 }  # fmt: skip
 LEFT_OUT = ("name", "imprint", "chain_distance", "visible_error")  # columns of the runs' tables
 WHOSE = {"ours": 0, "published:": 2}  # the order of methods, baselines between
@@ -174,26 +176,34 @@ def is_mean(row):
 
 
 def columns_of(rows):
-    """The columns that any row has, in their order."""
-    found = dict.fromkeys(c for row in rows for c in row)
-    order = [*COLUMNS, *MASKS]
-    return sorted(found, key=lambda c: order.index(c) if c in order else -1)
+    """The columns that any row has, clip and method first."""
+    order = ["clip", "method", *COLUMNS, *MASKS]
+    return sorted(dict.fromkeys(c for row in rows for c in row),
+                  key=lambda c: order.index(c) if c in order else len(order))
 
 
 def markdown(rows):
-    """A table of rows as lines of Markdown."""
-    columns = columns_of(rows)
-    lines = ["| " + " | ".join(HEADINGS.get(c, c) for c in columns) + " |", "|" + "---|" * len(columns)]
-    for row in rows:
-        lines.append("| " + " | ".join(cell(c, row.get(c)) for c in columns) + " |")
+    """Rows as lines of Markdown, a table for each clip."""
+    columns, lines = columns_of(rows)[2:], []
+    for _, group in itertools.groupby(rows, lambda row: "mean" if is_mean(row) else pattern_of(row)):
+        group = list(group)
+        head = [group[0]["clip"], *(HEADINGS.get(c, c) for c in columns)]
+        lines += [row_text(head), "|---" * len(head) + "|"]
+        for row in group:
+            other = "" if row["clip"] == group[0]["clip"] else f", {row['clip']}"
+            lines.append(row_text([row["method"] + other, *(cell(c, row.get(c)) for c in columns)]))
+        lines.append("")
     return lines
+
+
+def row_text(cells):
+    return f"| {' | '.join(cells)} |"
 
 
 def cell(column, value):
     """A value as text: "" where there is none."""
-    if value is None or isinstance(value, str):
-        return value or ""
-    return f"{value:.{COLUMNS[column][1] if column in COLUMNS else 2 if column in MASKS else 0}f}"
+    decimals = COLUMNS[column][1] if column in COLUMNS else 2 if column in MASKS else 0
+    return "" if value is None else f"{value:.{decimals}f}"
 
 
 def csv_text(tables):
@@ -219,9 +229,10 @@ def write(name, experiment, scale, output, commands, finished):
     """Write output/table.md, .csv and picture.png of what an experiment has so far. Returns the lines of its tables."""
     groups, done = published(name), [command for command in commands if command in finished]
     tables = tables_of(experiment.table, groups, done)
-    lines = [line for rows in tables if rows for line in [*markdown(rows), ""]]
-    lines += [experiment.note] if experiment.note else []
-    lines += [f"Published: {source}." for source, *_ in groups]
+    lines = [line for rows in tables for line in markdown(rows)]
+    shown = [row for rows in tables for row in rows]
+    sources = [f"Published: {source}." for source, _, numbers in groups if any(row in shown for row in numbers)]
+    lines += [textwrap.fill(text, 120) for text in [experiment.note, *sources] if text]
     minutes, today = finished.seconds(commands) / 60, time.strftime("%Y-%m-%d")
     about = [f"# {name}", "", f"{experiment.about}.", "",
              f"Scale {scale}, {len(done)} of {len(commands)} steps, {minutes:.0f} minutes in all, {today}.",
