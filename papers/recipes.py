@@ -168,7 +168,8 @@ EXPERIMENTS = {
         steps=(
             Step("main_videogan.py -category {clip} -streams {streams}", ("beach",), over=STREAMS,
                  small="-batch_size 8 -num_iterations 100", folder="streams_{streams}"),
-            Step("main_videogan.py -category {clip} -test", ("beach",), over=STREAMS, folder="streams_{streams}"),
+            Step("main_videogan.py -category {clip} -test -sample_size 16", ("beach",), over=STREAMS,
+                 folder="streams_{streams}"),
         ),
         note="The paper learns from two million clips, which were not released. Its study asks people which of two "
              "videos is real: `python gallery.py -study RUN` makes one.",
@@ -178,7 +179,7 @@ EXPERIMENTS = {
         steps=(
             Step("main_videogan.py -category {clip} -conditional", ("beach",),
                  small="-batch_size 4 -num_iterations 100"),
-            Step("main_videogan.py -category {clip} -test", ("beach",)),
+            Step("main_videogan.py -category {clip} -test -sample_size 16", ("beach",)),
         ),
         note="The paper shows pictures only.",
     ),
