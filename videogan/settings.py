@@ -36,7 +36,8 @@ def build_parser():
     group = parser.add_argument_group("sampling a learned model")
     add(group, "test generate", help="write new videos, and what they are made of, to the run's folder test",
         action="store_true")
-    add(group, "sample_size", None, "how many videos (128, as released; conditional 16)", type=positive_int)
+    add(group, "sample_size", None, "how many videos (128, as released; conditional: one of each first frame that "
+        "the checkpoint keeps, 16 at most)", type=positive_int)
     add(group, "image", None, "conditional: first frames, pictures or folders of them, a video from each", nargs="+")
     add_run_flags(parser, output_dir="./output_videogan", log_step=100, unit="iteration",
                   auto="bf16 on a GPU, else fp32")
