@@ -140,7 +140,7 @@ def evaluate_recovery(args):
     mask, hidden = read_recorded_mask(args.mask, len(recovered), size, whole.first, args.frame_step)
     make_folder(args.out)
     print(whole, hidden, sep="\n")
-    rows, inputs = recovery_report(truth, recovered, mask), inputs_of([record, whole], masks=[hidden])
+    rows, inputs = recovery_report(truth, {"recovered": recovered}, mask), inputs_of([record, whole], masks=[hidden])
     save_report(args.out, "recovery", rows, {**vars(args), "num_frames": len(recovered), "im_size": size,
                                              "inputs": inputs.lines, "fingerprints": inputs.fingerprints})
     if rows[0]["visible_error"] > 0:

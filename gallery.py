@@ -92,7 +92,7 @@ def main_row(folder):
 
 def poster_of(folder, base):
     """A picture of a run: a middle frame of its first video, the backgrounds of its scenes, or its newest sheet."""
-    for where in ("recovered_sequence", "synthesized_sequence"):
+    for where in ("recovered_mean_sequence", "recovered_sequence", "synthesized_sequence"):
         frames = sorted((folder / where / "sequence_0").glob("*.png"))
         if frames:
             return page.url(base, frames[len(frames) // 2])

@@ -11,7 +11,6 @@ import time
 import numpy as np
 import torch
 
-import recover
 import utils
 from data import (
     InputError,
@@ -25,11 +24,11 @@ from data import (
 from fast.device import available_memory, pick_chunk, prepare
 from fast.gradient import FastGradient, pick_precision, some_videos
 from fast.graph import FastLangevin
+from field.conditional import ConditionalField
 from judge.metrics import QUICK_COLUMNS, quick_metrics
 from judge.page import write_page
-from langevin import langevin
 from model import descriptor, fixed_axes
-from recover import Recovery
+from recover import FieldRecovery, WhiteRecovery, completed, guess
 from reference import GaussianField, WhiteNoise, load_reference
 from run.adam import Adam, learning_rate
 from run.flags import (
@@ -59,10 +58,10 @@ class Learner:
     where pixels are hidden, or None; lost: epochs for which f has had no gradient at the chains.
     """
 
-    def __init__(self, f, state, videos, hidden, probes, *, num_epochs, batch_size, num_chain, sample_steps, step_size,
+    def __init__(self, f, state, videos, hidden, *, num_epochs, batch_size, num_chain, sample_steps, step_size,
                  lr, anneal, beta1, seed, log_step, settings):
-        """state: a checkpoint's or `first_state`; videos uint8 (N, T, H, W, 3); hidden and probes bool (N, T, H, W), or
-        None; settings: plain types by name, for checkpoints. Everything else is as its flag."""
+        """state: a checkpoint's or `first_state`; videos uint8 (N, T, H, W, 3); hidden bool (N, T, H, W), or None;
+        settings: plain types by name, for checkpoints. Everything else is as its flag."""
         self.f, self.device, self.done, self.lost = f, next(f.parameters()).device, state["epoch"], 0
         self.num_epochs, self.batch_size, self.num_chain, self.sample_steps = (
             num_epochs, batch_size, num_chain, sample_steps)
@@ -77,12 +76,8 @@ class Learner:
         if hidden is None:
             self.I, self.recovery = batches(to_tensor(videos).to(self.device) - self.reference.mean, batch_size), None
         else:
-            saved = state["recovered"]
-            if isinstance(saved, list):  # a checkpoint of before they had names
-                saved = dict(zip(("I", "average", "blind", "full"), saved, strict=True))
-            masks = (batches(torch.from_numpy(m)[:, None].to(self.device), batch_size) for m in (hidden, probes))
-            self.I = saved.pop("I")
-            self.recovery = Recovery(*masks, **saved)
+            self.recovery = recovery_of(state["recovered"], hidden, self.reference.mean, batch_size)
+            self.I = self.recovery.I
         self.judged = hidden is None and len(videos) == 1 and bool((videos != videos[:, :1]).any())  # quick_metrics
         self.tilt = torch.zeros((), device=self.device)  # rms of df/dy
         self.gradient = FastGradient(f, self.precision)  # f.gradient, faster
@@ -104,7 +99,8 @@ class Learner:
             tilt = self.tilt.item()  # also waits for the device
             seconds += time.perf_counter() - begun
             if self.recovery:  # recovery: hidden pixels move
-                I = self.langevin(I, self.delta(), self.noise("I", b, self.batch_size), self.recovery.hidden[b])
+                I = self.recovery.move(b, I, self.gradient, self.langevin, self.delta(), self.reference.share,
+                                       self.noise("I", b, self.batch_size))
             J = self.reference.video(y)
             f_I, f_J, alive = self.backward_gap(I, J)
             values.append(torch.stack([f_I.mean(), f_J.mean(), alive.float().mean()]))
@@ -122,7 +118,7 @@ class Learner:
         self.optimizer.step(self.rate() * self.reference.balance(J))
         self.done += 1
         if self.recovery:
-            self.recovery.update(self.I)
+            self.recovery.update(self.I, self.done)
         return metrics
 
     def undo(self):
@@ -194,13 +190,11 @@ class Learner:
 
     def state(self):
         """All that a resumed run needs, as plain types and tensors."""
-        recovered = self.recovery and {"I": self.I, "average": self.recovery.average, "blind": self.recovery.blind,
-                                       "full": self.recovery.full}
         return {
             "net": self.f.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "chains": self.y,
-            "recovered": recovered,
+            "recovered": self.recovery and self.recovery.state(),
             "epoch": self.done,
             "reference": self.reference.state(),
             "precision": self.precision,
@@ -208,40 +202,46 @@ class Learner:
             "settings": self.settings,
         }
 
-    def recovered(self, readout):
-        """The recovered clips, read off as -readout says."""
-        if readout == "blend":
-            return self.recovery.blended()
-        if readout == "noise_free":
-            pairs = zip(self.I, self.recovery.hidden, strict=True)
-            return [langevin(x, self.score, self.sample_steps, self.delta(), None, free) for x, free in pairs]
-        return self.I if readout == "last" else self.recovery.average
-
-    def pictures(self, readout):
-        """Observed videos, or what has been recovered of them, and chains as uint8 (N, T, H, W, 3), on the device."""
-        I = self.recovered(readout) if self.recovery else self.I
-        return [utils.quantized(torch.cat(videos) + self.reference.mean)
-                for videos in (I, [self.reference.video(y) for y in self.y])]
+    def pictures(self):
+        """As uint8 (N, T, H, W, 3) on the device, by name: chains, and the observed videos or, where pixels are hidden,
+        the mean of samples and one sample of them."""
+        videos = {"chain": [self.reference.video(y) for y in self.y]}
+        if self.recovery:
+            videos |= {"mean": self.recovery.mean(self.reference.share), "sample": self.recovery.sample()}
+        else:
+            videos["observed"] = self.I
+        return {name: utils.quantized(torch.cat(x) + self.reference.mean) for name, x in videos.items()}
 
 
-def first_state(f, videos, hidden, probes, *, net_type, reference, refsig, hidden_start, batch_size, num_chain, seed):
+def first_state(f, videos, hidden, *, net_type, reference, refsig, batch_size, num_chain, seed):
     """The state of a run that has not begun: guesses of hidden pixels, the reference, chains of noise."""
-    device, blind, unseen = next(f.parameters()).device, to_tensor(videos), np.zeros(videos.shape[:-1], bool)
+    device, full, seen = next(f.parameters()).device, to_tensor(videos), videos
     if hidden is not None:
-        print("guessing hidden pixels from visible ones", flush=True)
-        unseen = hidden
-        blind, full = recover.hide(videos, hidden & ~probes, probes, hidden_start, device)
+        field, seen = guess(videos, hidden, device), videos[~hidden]
+        draws = [field.sample(k, v, utils.generator(device, seed, 0, "I", k)) for k, v in enumerate(field.expected)]
+        full = completed(videos, hidden, field, draws if reference == "field" else field.expected)
     if reference == "field":
-        q = GaussianField.fit(blind.to(device), refsig, stationary=not any(fixed_axes(net_type)[1:]))
+        q = GaussianField.fit(full.to(device), refsig, stationary=not any(fixed_axes(net_type)[1:]))
     else:
-        mean = torch.tensor(videos[~unseen].mean(dtype=np.float64), dtype=torch.float32)
+        mean = torch.tensor(seen.mean(dtype=np.float64), dtype=torch.float32)
         q = WhiteNoise(f.size, mean=mean.to(device), sigma=refsig)
-    I, recovered = batches(blind.to(device) - q.mean, batch_size), None
-    if hidden is not None:
-        recovered = {"I": I, "average": I, "blind": I, "full": batches(full.to(device) - q.mean, batch_size)}
+    I, recovered = batches(full.to(device) - q.mean, batch_size), None
+    if hidden is not None and reference == "field":
+        recovered = {"I": I, "field": field.state(), "fields": draws, "slopes": [torch.zeros_like(v) for v in draws]}
+    elif hidden is not None:
+        recovered = {"I": I, "average": I}
     wake(f, I[0][:1], each=reference == "field")
     chains = [q.noise(noise(device, seed, 0, "start", b, num_chain)) for b in range(len(I))]
     return {"chains": chains, "recovered": recovered, "epoch": 0, "reference": q.state()}
+
+
+def recovery_of(saved, hidden, mean, batch_size):
+    """What a checkpoint keeps of hidden pixels, of clips with the masks `hidden`, bool (N, T, H, W)."""
+    masks = batches(torch.from_numpy(hidden)[:, None].to(mean.device), batch_size)
+    if "field" in saved:
+        field = ConditionalField(hidden, **saved["field"])
+        return FieldRecovery(masks, saved["I"], field, mean, saved["fields"], saved["slopes"])
+    return WhiteRecovery(masks, saved["I"], saved["average"])
 
 
 @torch.no_grad()
@@ -306,13 +306,14 @@ def learn(args):
 
     def begin():
         if learner.done == 0:
-            observed = learner.pictures(args.readout)[0].cpu().numpy()  # nothing may copy while a graph is captured
+            pictures = learner.pictures()  # nothing may copy while a graph is captured
+            observed = pictures.get("observed", pictures.get("mean")).cpu().numpy()
             run.in_background(lambda: utils.save_frames(run.folder / "observed_sequence", observed))
 
     def outputs(moving, last):
-        epoch, (I, J) = learner.done, learner.pictures(args.readout)
-        return lambda: save_outputs(args, learner, run, epoch, I.cpu().numpy(), J.cpu().numpy(), videos, hidden,
-                                    moving, last)
+        epoch, pictures = learner.done, learner.pictures()
+        return lambda: save_outputs(args, learner, run, epoch, {name: x.cpu().numpy() for name, x in pictures.items()},
+                                    videos, hidden, moving, last)
 
     quick = args.device.type != "cpu" or (args.preset == "quality" and max(args.im_size) <= 64)
     about += f"\nsampling in {learner.precision}, {learner.chunk} videos at once"
@@ -322,20 +323,16 @@ def learn(args):
 
 def make_learner(args, f, state, videos, hidden):
     """The Learner of a run that begins, or goes on from the checkpoint `state`."""
-    probes = None
-    if hidden is not None:
-        probes = recover.draw_probes(hidden) if args.readout == "blend" else np.zeros_like(hidden)
-        hidden = hidden | probes
     if state is None:
         chunk = args.chunk or pick_chunk(f, f.size, args.batch_size + args.num_chain, args.device)
         precision = args.precision
         if precision == "auto":
             precision = pick_precision(f, some_videos(videos, chunk, args.device, fixed_axes(args.net_type)[0]))
         state = {"precision": precision, "chunk": chunk} | first_state(
-            f, videos, hidden, probes, net_type=args.net_type, reference=args.reference, refsig=args.refsig,
-            hidden_start=args.hidden_start, batch_size=args.batch_size, num_chain=args.num_chain, seed=args.seed)
+            f, videos, hidden, net_type=args.net_type, reference=args.reference, refsig=args.refsig,
+            batch_size=args.batch_size, num_chain=args.num_chain, seed=args.seed)
     return Learner(
-        f, state, videos, hidden, probes, num_epochs=args.num_epochs, batch_size=args.batch_size,
+        f, state, videos, hidden, num_epochs=args.num_epochs, batch_size=args.batch_size,
         num_chain=args.num_chain, sample_steps=args.sample_steps, step_size=args.step_size, lr=args.lr,
         anneal=args.anneal, beta1=args.beta1, seed=args.seed, log_step=args.log_step, settings=settings_of(args))
 

@@ -1,80 +1,106 @@
-"""Hidden pixels: first guesses of them, and what Algorithm 2 keeps while Langevin steps move them.
+"""Hidden pixels: Algorithm 2's moves of them, and what is read off in the end.
 
-Xie, Zhu, Wu, CVPR 2017, section 4.2. Masks are bool, True where a pixel is hidden: (N, T, H, W) as arrays,
-(N, 1, T, H, W) as tensors.
+Xie, Zhu, Wu, CVPR 2017, section 4.2: hidden pixels are drawn from p(hidden | visible) by the same dynamics as chains,
+and the clips they complete are what f learns from. Masks are bool, True where a pixel is hidden, (N, 1, T, H, W); clips
+float32 (N, 3, T, H, W) in grey levels less the reference's mean. All come as lists of mini-batches.
+
+`WhiteRecovery` is the paper's, for its reference q of white noise; `FieldRecovery` belongs to a fitted q. Both have
+move, which gives new clips and changes nothing that is kept; update, which takes them; mean and sample, the recovered
+clips as the mean of samples, which has the least error, and as one sample, which looks like the clip; and state.
 """
 
 import numpy as np
 import torch
 
-import data
-from judge import fillings
+from data import to_tensor
+from field.conditional import ConditionalField
+from judge.fillings import interpolate_linear
 
-GUESSES = {"field": "Gaussian field", "linear": "linear interpolation", "mean": "flat"}  # their names in tables
-READOUTS = ("blend", "last", "mean", "noise_free")
-BLENDS = [k / 20 for k in range(21)]  # ways from the first guesses to the mean of samples that a blend tries, 0 to 1
-MEMORY = 50  # epochs over which recovered clips are averaged
-
-
-def draw_probes(hidden):
-    """Which visible pixels to hide as well, to test how well hidden ones are recovered: bool (N, T, H, W).
-
-    They are the masks moved by half the clip's length, height and width, less what is hidden already, and of the frames
-    that this gives every eighth. A clip that would have no visible pixel left gets none.
-    """
-    probes = np.roll(hidden, [n // 2 for n in hidden.shape[1:]], (1, 2, 3)) & ~hidden
-    for mask, probe in zip(hidden, probes, strict=True):
-        frames = np.flatnonzero(probe.any(axis=(1, 2)))
-        probe[np.setdiff1d(frames, frames[::8])] = False
-        probe &= not (mask | probe).all()
-    return probes
+MEMORY = 50  # epochs over which is averaged
+RHO = 0.5  # what an epoch leaves of a hidden pixel's departure from its expectation
 
 
-def hide(videos, hidden, probes, start, device):
-    """Clips with their hidden pixels guessed: two float32 (N, 3, T, H, W). In the first, which learning may see, the
-    probes are guessed, too; in the second they are as they were."""
-    blind, full = [], []
-    for video, mask, probe in zip(videos, hidden, probes, strict=True):
-        video = np.where(mask[..., None], np.float32(0), video)  # from here on, hidden values are gone
-        if start == "field":
-            guess = fillings.GaussianField(video, mask | probe, device).fill
-        else:
-            guess = {"linear": fillings.interpolate_linear, "mean": fillings.fill_flat}[start]
-        blind.append(guess(video, mask | probe))
-        full.append(guess(video, mask) if probe.any() else blind[-1])
-    return [data.to_tensor(np.stack(filled)) for filled in (blind, full)]
+def guess(videos, hidden, device):
+    """The Gaussian field of clips uint8 (N, T, H, W, 3) given what is visible of them; hidden: bool (N, T, H, W)."""
+    videos = np.where(hidden[..., None], np.uint8(0), videos)  # from here on, hidden values are gone
+    filled = np.stack([interpolate_linear(*pair) for pair in zip(videos, hidden, strict=True)])
+    return ConditionalField.fit(filled, hidden, device)
 
 
-class Recovery:
-    """What Algorithm 2 keeps beside the clips, as lists of mini-batches on their device.
+def completed(videos, hidden, field, fields):
+    """Clips uint8 (N, T, H, W, 3) whose hidden pixels are those of their fields, float32 (N, 3, T, H, W)."""
+    guesses = torch.stack([field.video(k, v) for k, v in enumerate(fields)])
+    free, seen = torch.from_numpy(hidden)[:, None].to(guesses.device), to_tensor(videos).to(guesses.device)
+    return torch.where(free, guesses, seen)
 
-    hidden: which pixels of the clips move, and probes: those among them whose truth is known (N, 1, T, H, W); blind:
-    the clips at the start, (N, 3, T, H, W) in mean-subtracted grey levels; full: the same with guesses of the hidden
-    pixels only, not of the probes; average: the clips over the last epochs.
+
+class WhiteRecovery:
+    """Hidden pixels as the paper moves them, by the Langevin steps that chains take.
+
+    Differs from the paper: they start where a Gaussian field expects them, not at noise.
     """
 
-    def __init__(self, hidden, probes, *, blind, full, average=None):
-        self.hidden, self.probes, self.blind, self.full = hidden, probes, blind, full
-        self.average = blind if average is None else average
+    def __init__(self, hidden, I, average):
+        """average: the clips over the last epochs."""
+        self.hidden, self.I, self.average = hidden, I, average
 
-    def update(self, I):
-        """Take an epoch's clips into the average."""
+    def move(self, b, I, gradient, sampler, delta, sigma, generators):
+        """The clips I of mini-batch number b with new hidden pixels: sampler(I, delta, generators, free) moves them."""
+        return sampler(I, delta, generators, self.hidden[b])
+
+    def update(self, I, done):
+        self.I = I
         self.average = [torch.lerp(a, new, 1 / MEMORY) for a, new in zip(self.average, I, strict=True)]
 
-    def blended(self):
-        """The clips at the share of the way from first guesses to the mean of samples that the probes like best."""
-        share, batches = self.blend_share(), zip(self.full, self.average, self.blind, self.probes, strict=True)
-        return [full + share * (average - blind) * ~probes for full, average, blind, probes in batches]
+    def sample(self):
+        return self.I
 
-    def blend_share(self):
-        """How far to go from the first guesses to the mean of samples, 0 to 1: where the probes' error is least."""
-        errors = torch.zeros(len(BLENDS), device=self.full[0].device)
-        for full, average, blind, probes in zip(self.full, self.average, self.blind, self.probes, strict=True):
-            off, way = ((x - y)[probes.expand_as(x)] for x, y in ((blind, full), (average, blind)))
-            errors += torch.stack([(off + share * way).abs().sum() for share in BLENDS])
-        return BLENDS[errors.argmin()]
+    def mean(self, sigma):
+        return self.average
 
-    def ingredients(self, start):
-        """The first clip by its first guess and by the mean of samples, (1, 3, T, H, W) by their names in tables."""
-        guess, mean = self.full[0][:1], torch.where(self.probes[0][:1], self.full[0][:1], self.average[0][:1])
-        return {GUESSES[start]: guess, "mean of samples": mean}
+    def state(self):
+        return {"I": self.I, "average": self.average}
+
+
+class FieldRecovery:
+    """Hidden pixels under p(hidden | visible) ~ exp(f) q(hidden | visible), q the clips' Gaussian field.
+
+    With f = 0 samples are those of the field. The mean of samples is m + sigma^2 S E[df/dv] in the field's units (by
+    parts: Stein's identity), m their expectation under q and S their covariance: so only the mean of f's gradient over
+    epochs is needed, and with f = 0 there is no sampling error at all.
+    """
+
+    def __init__(self, hidden, I, field, mean, fields, slopes):
+        """field: q(hidden | visible); mean: the reference's, to take from grey levels; fields: the clips', and slopes:
+        the mean of f's gradient with respect to them."""
+        self.hidden, self.I, self.field, self.level, self.fields, self.slopes = hidden, I, field, mean, fields, slopes
+        self.found = {}
+
+    def move(self, b, I, gradient, sampler, delta, sigma, generators):
+        """The clips I of mini-batch number b with new hidden pixels."""
+        first, new, slopes = b * len(self.I[0]), [], gradient(I) * self.hidden[b]
+        for k, (slope, generator) in enumerate(zip(slopes, generators, strict=True), start=first):
+            slope = self.field.pull(slope)
+            v = self.field.move(k, self.fields[k], slope, sigma, RHO, generator)
+            self.found[k] = v, slope
+            new.append(self.field.video(k, v))
+        return torch.where(self.hidden[b], torch.stack(new) - self.level, I)
+
+    def update(self, I, done):
+        self.I, weight = I, 1 / min(MEMORY, done)
+        for k, (v, slope) in self.found.items():
+            self.fields[k], self.slopes[k] = v, torch.lerp(self.slopes[k], slope, weight)
+
+    def sample(self):
+        return self.I
+
+    def mean(self, sigma):
+        means = []
+        for k, slope in enumerate(self.slopes):
+            v = self.field.expected[k] + sigma**2 * self.field.smoothed(k, slope)
+            means.append(self.field.video(k, v))
+        means = torch.stack(means).split(len(self.I[0]))
+        return [torch.where(free, x - self.level, I) for free, x, I in zip(self.hidden, means, self.I, strict=True)]
+
+    def state(self):
+        return {"I": self.I, "field": self.field.state(), "fields": self.fields, "slopes": self.slopes}

@@ -58,6 +58,8 @@ class WhiteNoise:
         """A factor of the learning rate, given the chains' videos."""
         return 1.0
 
+    share = 1.0  # of the clip's std that noise has
+
     def state(self):
         """What a checkpoint keeps, as plain types and tensors."""
         return {"size": self.size, "mean": self.mean, "sigma": self.sigma}
@@ -195,6 +197,11 @@ class GaussianField:
         variance: with little of it left, chains copy the clip."""
         self.scale.mul_(self.motion / motion(J)).clamp_(LEAST, 1)
         return min(1.0, max(0.0, (self.scale.item() ** 2 - SHARE) / BAND))
+
+    @property
+    def share(self):
+        """Of the clip's std, what noise has."""
+        return self.scale.item()
 
     def state(self):
         """What a checkpoint keeps, as plain types and tensors."""

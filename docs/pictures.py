@@ -39,7 +39,7 @@ WIDTH, LABEL, GAP = 900, 90, 4  # pixels of a strip, of its labels, between fram
 ROWS = {  # label: what a run's folder has of it, and how many are shown
     "observed": ("final_results/observed_*.mp4", 2),
     "hidden": ("final_results/masked_*.mp4", 1),
-    "recovered": ("recovered_sequence/*", 1),
+    "recovered": ("recovered_*sequence/*", 2),
     "synthesised": ("synthesized_sequence/*", 3),
 }
 FILM = 2, 128  # the README's film: every other frame, so many colours

@@ -362,7 +362,7 @@ def judge(args, folder, results, videos, hidden):
     are judged where the truth is known. All videos are uint8 (N, T, H, W, 3)."""
     try:
         if args.task == "recovery" and hidden is not None and hidden.any():
-            name, rows = "recovery", recovery_report(videos, results, hidden)
+            name, rows = "recovery", recovery_report(videos, {"recovered": results}, hidden)
         elif hidden is None and len(videos) == 1 and results.shape[1] >= args.num_frames:
             pieces = in_pieces(results, args.num_frames)
             name, (rows, portraits) = "evaluation", texture_report(pieces, videos[0], lds=args.state_size)

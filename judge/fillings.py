@@ -6,18 +6,11 @@ if the mask hides every pixel. What is hidden has no influence.
 """
 
 import numpy as np
-import torch
-from torch.nn.functional import pad
 
 from data import InputError
+from field.conditional import ConditionalField
 
-AXES = (1, 2, 3)  # time, height and width of the channels of a field, (3, T, H, W)
-MARGIN = 16  # hidden frames, rows and columns behind a video: for a Fourier transform its opposite edges are neighbours
-SMOOTHING = 1.0  # std of the window that smooths a power spectrum, in frequency bins
-FLOOR = 0.01  # white noise in a field, as a share of its variance
-ROUNDING = 1 / 12  # variance that rounding to whole grey levels adds
 HIDES_ALL = "the mask hides every pixel: there is nothing to fill from"
-STEPS, ACCURACY = 60, 0.03  # conjugate gradients: how many at most, and to what share the error is to fall
 
 
 def interpolate_linear(video: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -47,13 +40,6 @@ def temporal_mean(video: np.ndarray, mask: np.ndarray) -> np.ndarray:
     visible = ~mask[..., None]
     mean = np.where(visible, video, 0).sum(axis=0, dtype=np.float32) / np.maximum(visible.sum(axis=0), 1)  # (H, W, 3)
     return fill_never_visible(np.where(visible, video, mean.astype(np.float32)), mask)
-
-
-def fill_flat(video: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Hidden pixels of `video` (T, H, W, 3) by the mean of all visible values."""
-    if mask.all():
-        raise InputError(HIDES_ALL)
-    return np.where(mask[..., None], video[~mask].mean(dtype=np.float32), video).astype(np.float32)
 
 
 def visible_neighbours(mask):
@@ -86,83 +72,9 @@ def fill_never_visible(video, mask):
     return video
 
 
-class GaussianField:
-    """A video as its mean image plus a stationary Gaussian field, fitted to its visible pixels.
-
-    Stationary: the covariance of two pixels depends on their distance in time, height and width alone, and so Fourier
-    coefficients are independent, of variance `power`. The channels are those of the video turned to be uncorrelated.
-    """
-
-    def __init__(self, video, mask, device="cpu"):
-        """The spectrum of the linear interpolation, which moves too little, and then, as in stochastic EM, that of a
-        draw from the field given the visible pixels."""
-        self.device = device
-        guess = interpolate_linear(video, mask)
-        self.mean = temporal_mean(video, mask).mean(axis=0)  # (H, W, 3), over the moments at which a pixel is visible
-        self.channels = np.linalg.eigh(np.cov((guess - self.mean)[~mask].T))[1].astype(np.float32)
-        x, free = self.enter(guess, mask)
-        self.power = power_spectrum(x)
-        x = expectation(x, free, self.power)
-        noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(device)
-        draw = filtered(noise, self.power.sqrt())
-        self.power = power_spectrum(x + draw - expectation(draw * (1 - free), free, self.power))
-
-    def fill(self, video, mask):
-        """Hidden pixels replaced by their expectation given the visible ones (Wiener interpolation, kriging)."""
-        x = expectation(*self.enter(interpolate_linear(video, mask), mask), self.power)
-        x = x[:, : mask.shape[0], : mask.shape[1], : mask.shape[2]].cpu().numpy()
-        filled = np.moveaxis(x, 0, 3) @ self.channels.T + self.mean
-        return np.where(mask[..., None], filled, video).astype(np.float32)
-
-    def enter(self, video, mask):
-        """The field (3, T', H', W') of a video, its margin added, and which of its pixels are free, as 0 and 1."""
-        from scipy.fft import next_fast_len
-
-        x = np.moveaxis((video - self.mean) @ self.channels, 3, 0).astype(np.float32)
-        margins = [k for n in reversed(mask.shape) for k in (0, next_fast_len(n + MARGIN, real=True) - n)]
-        free = pad(torch.from_numpy(mask).float(), margins, value=1.0)
-        return pad(torch.from_numpy(np.ascontiguousarray(x)), margins).to(self.device), free.to(self.device)
-
-
 def interpolate_field(video: np.ndarray, mask: np.ndarray, device="cpu") -> np.ndarray:
-    """Hidden pixels by their expectation given the visible ones under a stationary Gaussian field (`GaussianField`)."""
-    return GaussianField(video, mask, device).fill(video, mask)
-
-
-def filtered(x, response):
-    """A field whose Fourier coefficients are multiplied by a response."""
-    return torch.fft.irfftn(torch.fft.rfftn(x, dim=AXES) * response, s=x.shape[1:], dim=AXES)
-
-
-def power_spectrum(x):
-    """The variance of each Fourier coefficient of a field, smoothed, with a floor of white noise."""
-    periodogram = torch.fft.rfftn(x, dim=AXES).abs().square() / x[0].numel()
-    covariance = torch.fft.irfftn(periodogram, s=x.shape[1:], dim=AXES)
-    for axis, n in zip(AXES, x.shape[1:], strict=True):  # a window over the lags smooths over the frequencies
-        bins = torch.fft.fftfreq(n, device=x.device) * 2 * torch.pi * SMOOTHING
-        covariance *= (-bins.square() / 2).exp().view([-1 if a == axis else 1 for a in range(4)])
-    power = torch.fft.rfftn(covariance, dim=AXES).real.clamp_min(0)
-    return power + FLOOR * x.square().mean(AXES, keepdim=True) + ROUNDING
-
-
-def expectation(x, free, power):
-    """A field of this power whose free pixels (1) are replaced by their expectation given the others (0).
-
-    It is the most probable one, the minimum of x' C^-1 x, C the covariance: conjugate gradients from x on, with the
-    covariance itself as preconditioner.
-    """
-    tiny = torch.finfo(x.dtype).tiny
-    residual = -filtered(x, 1 / power) * free
-    z = filtered(residual, power) * free
-    p, energy = z, (residual * z).sum(AXES, keepdim=True)
-    enough = ACCURACY**2 * energy
-    for _ in range(STEPS):
-        if (energy <= enough).all():
-            break
-        curved = filtered(p, 1 / power) * free
-        step = energy / (p * curved).sum(AXES, keepdim=True).clamp_min(tiny)
-        x, residual = x + step * p, residual - step * curved
-        z = filtered(residual, power) * free
-        before, energy = energy, (residual * z).sum(AXES, keepdim=True)
-        p = z + energy / before.clamp_min(tiny) * p
-    return x
+    """Hidden pixels by their expectation given the visible ones under a Gaussian field: see `ConditionalField`."""
+    filled = interpolate_linear(video, mask)
+    field = ConditionalField.fit(filled[None], mask[None], device)
+    expected = field.video(0, field.expected[0]).permute(1, 2, 3, 0).cpu().numpy()
+    return np.where(mask[..., None], expected, filled)

@@ -11,7 +11,7 @@ import torch
 
 import utils
 from data import InputError
-from judge.fillings import ROUNDING
+from field.conditional import ROUNDING
 
 LAGS = 10  # frames, of the temporal autocorrelation
 MOVING = 4.0  # a pixel moves if its std over time is above so many grey levels

@@ -39,6 +39,7 @@ FILMS = {  # by the name of a film, without its number: what it is called, and w
     "masked": ("masked", "what the program saw: hidden pixels are grey"),
     "inferred": ("inferred", "the clip, as the model draws it"),
     "sequence": ("chain", "drawn from the model"),
+    "sample": ("one sample", "hidden pixels as one sample of the model has them"),
     "gen": ("video", "what the generator makes: foreground over background, by the mask"),
     "video": ("foreground", "the moving stream, all of it"),
     "videomask": ("masked foreground", "what the mask shows of it"),
@@ -60,7 +61,8 @@ ROWS = {  # what rows of a table are: their role, and their meaning
     "training": ("reference", "windows that it saw: what a perfect model would score"),
     "average clip": ("reference", "the mean of these windows"),
     "noise": ("reference", "white noise of their mean and standard deviation"),
-    "mean of samples": ("", "the mean of the model's recovered samples"),
+    "mean of samples": ("main", "what the model expects of hidden pixels: the least error"),
+    "one sample": ("main", "hidden pixels drawn from the model: looks like the clip, 1.4 times as far off"),
     "recovered": ("main", ""),
     "generated": ("main", ""),
 }
@@ -192,7 +194,7 @@ def films_of(folder, where, settings):
     """The films in folder/where, in the order in which they are to be compared."""
     videos = [path for path in (folder / where).glob("*.mp4") if path.stem != "all"]
     stills = [path for path in (folder / where).glob("*.png") if path.stem in FILMS]
-    recovered = (folder / "recovered_sequence").exists()
+    recovered = any(folder.glob("recovered_*"))
     films = [film_of(folder, path, recovered, settings) for path in [*videos, *stills]]
     order = list(FILMS)
     if recovered:  # what was seen, what was made of it, and the truth
@@ -254,7 +256,7 @@ def mark_wipe(films, recovered):
 def read_made(folder, settings):
     """The videos that a learned model made later, in folder/test, beside the clip, or None."""
     films = films_of(folder, "test/final_results", settings)
-    if films and not (folder / "recovered_sequence").exists():
+    if films and not any(folder.glob("recovered_*")):
         clip = [film for film in films_of(folder, "final_results", settings) if film["kind"] == "observed"][:1]
         films = mark_wipe(clip + films, False)
     return films and {"films": films[:SHOWN], "more": films[SHOWN:], "tables": tables_of(folder / "test"),

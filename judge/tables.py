@@ -117,22 +117,15 @@ def mean_row(name, rows):
     return {"name": name, **{c: float(np.mean(values)) if values else None for c, values in columns.items()}}
 
 
-def recovery_report(truth: np.ndarray, recovered: np.ndarray, mask: np.ndarray, more: dict | None = None) -> list[dict]:
-    """Rows of the table: the recovered video, `more` of them by name, and the simple methods to beat (one that is among
-    `more` is not computed again); see RECOVERY_COLUMNS.
+def recovery_report(truth: np.ndarray, recovered: dict[str, np.ndarray], mask: np.ndarray) -> list[dict]:
+    """Rows of the table: the recovered videos by name, and the simple methods to beat; see RECOVERY_COLUMNS.
 
     Videos are (T, H, W, 3) and the mask (T, H, W), or, for several clips, (N, T, H, W, 3) and (N, T, H, W): then the
     figures are those of all hidden pixels of all clips."""
-    videos = {"recovered": recovered, **(more or {})}
     truths, masks = truth.reshape(-1, *truth.shape[-4:]), mask.reshape(-1, *mask.shape[-3:])
-
-    def row(name):
-        video = videos.get(name)
-        if video is None:
-            video = np.stack([FILLINGS[name](*clip) for clip in zip(truths, masks)]).reshape(truth.shape)
-        return {"name": name, **recovery_metrics(truth, video, mask)}
-
-    return [row(name) for name in {**videos, **FILLINGS}]
+    simple = {name: np.stack([fill(*clip) for clip in zip(truths, masks)]).reshape(truth.shape)
+              for name, fill in FILLINGS.items()}
+    return [{"name": name, **recovery_metrics(truth, video, mask)} for name, video in (recovered | simple).items()]
 
 
 def window_report(samples: np.ndarray, held_out: np.ndarray, training: np.ndarray) -> list[dict]:

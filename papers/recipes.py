@@ -48,8 +48,10 @@ class Experiment:
 
 BOAT = {"mask_file": "boat_truth/mask", "truth": "boat_truth/truth.mp4"}
 BOATS = {"mask_file": "boats/mask128.mat"}
-JUDGED = Step("evaluate.py -truth {truth} -mask {mask_file} -recovered {run}/recovered_sequence -out {run}/truth",
-              ("boat",), find=BOAT)
+JUDGED, DYN_JUDGED = (
+    Step(f"evaluate.py -truth {{truth}} -mask {{mask_file}} -recovered {{run}}/{frames} -out {{run}}/truth",
+         ("boat",), find=BOAT)
+    for frames in ("recovered_mean_sequence", "recovered_sequence"))
 TEXTURES = ("fire_pot", "boiling_water", "flag2", "flame", "flashing_light")
 ACTIONS = ("runner", "cows", "animals")
 RECOVERED = ("ocean", "fire_pot", "fire", "flag", "fountain", "playing", "sea_world", "traffic", "windmill",
@@ -147,7 +149,7 @@ EXPERIMENTS = {
         steps=(
             Step("main_dyn_G.py -task inpainting -category {clip} -mask_file {mask_file}", ("boat",),
                  small=SMALL_DYN_HIDDEN, find=BOAT),
-            JUDGED,
+            DYN_JUDGED,
             Step("main_dyn_G.py -task inpainting -category {clip} -mask_file {mask_file}", ("boats_input.mp4",),
                  small=None, find=BOATS),
         ),

@@ -103,7 +103,8 @@ def judge_many(run):
 
 def made_by(run):
     """The folder of the videos that a run has made: recovered ones, new ones of -test, or those of learning."""
-    folders = [run / name for name in ("recovered_sequence", "test/synthesized_sequence", "synthesized_sequence")]
+    names = ("recovered_mean_sequence", "recovered_sequence", "test/synthesized_sequence", "synthesized_sequence")
+    folders = [run / name for name in names]
     return next((folder for folder in folders if folder.is_dir()), folders[-1])
 
 

@@ -231,7 +231,8 @@ class Run:
 
 OUTPUTS = (
     "config.json metrics.csv evaluation.json evaluation.csv evaluation.png recovery.json recovery.csv "
-    "observed_sequence synthesized_sequence recovered_sequence final_results progress log model test generated "
+    "observed_sequence synthesized_sequence recovered_sequence recovered_mean_sequence recovered_sample_sequence "
+    "final_results progress log model test generated "
     "index.html page_parts.js"
 ).split()
 

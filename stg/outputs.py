@@ -11,15 +11,14 @@ from fast.device import memory_per_video
 from judge.clip import judge_against_clip
 from judge.tables import recovery_report, save_report
 from model import layer_table
-from recover import GUESSES
 from stg.settings import settings_of
 
 ROWS = 6  # of a contact sheet, for observed videos and for chains
 
 
-def save_outputs(args, learner, run, epoch, I, J, videos, hidden, moving, last):
-    """Write what there is to see of an epoch's recovered videos I, or observed ones, and chains J, all uint8
-    (N, T, H, W, 3)."""
+def save_outputs(args, learner, run, epoch, pictures, videos, hidden, moving, last):
+    """Write what there is to see of an epoch: `pictures` as Learner.pictures gives them, as arrays."""
+    J, I = pictures["chain"], pictures["observed" if hidden is None else "mean"]
     sheet = {f"{'observed' if hidden is None else 'recovered'} {k}": video for k, video in enumerate(I[:ROWS])}
     sheet |= {f"chain {k}": video for k, video in enumerate(J[:ROWS])}
     run.log_pictures(epoch, list(sheet.values()), list(sheet), moving)
@@ -29,28 +28,24 @@ def save_outputs(args, learner, run, epoch, I, J, videos, hidden, moving, last):
     elif moving:
         masked = np.where(hidden[..., None], np.uint8(128), videos)
         beside |= {f"masked_{k}": video for k, video in enumerate(masked)}
-        utils.save_videos(run.folder, "recovered", I, beside, run.inputs.rate)
+        beside |= {f"sample_{k}": video for k, video in enumerate(pictures["sample"])}
+        utils.save_videos(run.folder, "recovered_mean", I, beside, run.inputs.rate)
+        utils.save_frames(run.folder / "recovered_sample_sequence", pictures["sample"])
         utils.save_frames(run.folder / "synthesized_sequence", J)
     if last and hidden is None:
         stride = learner.f.layers[0].stride[0]
         judge_against_clip(run.folder, {f"chain {k}": video for k, video in enumerate(J)}, settings_of(args), stride)
     elif last:
-        judge_recovery(args, learner, run.folder, I, videos, hidden)
+        found = {"mean of samples": I, "one sample": pictures["sample"]}
+        judge_recovery(run.folder, found, videos, hidden, settings_of(args))
 
 
-def judge_recovery(args, learner, folder, recovered, truth, hidden):
-    """The table of recovered clips against the truth, both uint8 (N, T, H, W, 3), beside simple guesses."""
-    settings, recovery = settings_of(args), learner.recovery
+def judge_recovery(folder, found, truth, hidden, settings):
+    """The table of clips recovered in several ways, by name, against the truth, all uint8 (N, T, H, W, 3)."""
     try:
-        guess, average, probes = (torch.cat(x) for x in (recovery.full, recovery.average, recovery.probes))
-        parts = {GUESSES[args.hidden_start]: guess, "mean of samples": torch.where(probes, guess, average)}
-        parts = {name: utils.to_uint8(x + learner.reference.mean) for name, x in parts.items()}
-        rows = recovery_report(truth, recovered, hidden, parts)
+        rows = recovery_report(truth, found, hidden)
     except InputError as error:  # a mask that hides nothing, say
         return print(f"not judged: {error}")
-    if args.readout == "blend":
-        settings["blend_share"] = learner.recovery.blend_share()
-        print(f"recovered: {settings['blend_share']:.0%} of the way from first guess to mean of samples")
     save_report(folder, "recovery", rows, settings)
 
 

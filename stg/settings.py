@@ -2,7 +2,6 @@
 
 from data import MASK_TYPES, clean_category
 from model import NETS
-from recover import GUESSES, READOUTS
 from run.flags import (
     ArgumentParser,
     add_flag,
@@ -19,10 +18,9 @@ from run.inputs import add_part_flags
 CHANGEABLE = ("num_epochs", "lr", "anneal", "log_step", "keep", "device", "data_path", "output_dir", "fps")
 TESTING = ("test", "sample_size", "test_steps", "start", "loop", "overwrite", "dry_run")  # no part of a run
 # -preset quality: a reference fitted to the clip, whose noise moves chains by natural amounts, so that few steps of a
-# low rate are enough. Where pixels are hidden the reference is white noise, as in the paper.
+# low rate are enough.
 QUALITY = {"reference": "field", "sample_steps": 2, "step_size": 0.5, "lr": 0.0001, "anneal": 1.0,
            "num_epochs": 60}
-QUALITY_HIDDEN = {"sample_steps": 2, "step_size": 0.5, "lr": 0.002, "anneal": 0.4, "num_epochs": 1000}
 
 
 def build_parser():
@@ -32,10 +30,9 @@ def build_parser():
         "The same command again resumes an unfinished run.",
     )
     add = add_flag
-    quality, hidden = (" ".join(f"-{name} {value}" for name, value in each.items())
-                       for each in (QUALITY, QUALITY_HIDDEN))
-    add(parser, "preset", "released", f"defaults: released (below), or quality: {quality}; where pixels are hidden, "
-        f"{hidden}", choices=("released", "quality"))
+    quality = " ".join(f"-{name} {value}" for name, value in QUALITY.items())
+    add(parser, "preset", "released", f"defaults: released (below), or quality: {quality}",
+        choices=("released", "quality"))
     group = parser.add_argument_group("data")
     add(group, "category", "fire_pot", "folder of clips below data_path")
     add(group, "data_path data_dir", "./trainingVideo", "where categories are")
@@ -47,11 +44,6 @@ def build_parser():
     add(group, "mask_type", "none", "what is hidden: none, external or " + ", ".join(MASK_TYPES),
         choices=("none", "external", *MASK_TYPES))
     add(group, "mask_file", None, "for external: .mat, .npy, video or folder of images (white = hidden)")
-    add(group, "hidden_start", "field", "first guess: field (a Gaussian field given the visible pixels), linear (in "
-        "time) or mean (flat)", choices=tuple(GUESSES))
-    add(group, "readout", "blend", "the recovered clip: last sample, mean of the last 50 or so, last after noise_free "
-        "steps, or a blend of first guess and mean, weighed on visible pixels that are hidden as a test",
-        choices=READOUTS)
     group = parser.add_argument_group("model")
     add(group, "net_type", "FC_S_large", f"net: {', '.join(NETS)}; FC_S is for 100 px, FC_S_large for 224",
         choices=tuple(NETS))
@@ -90,10 +82,7 @@ def parse(argv=None):
     parser = build_parser()
     args, given = parser.parse_given(argv)
     if args.preset == "quality":
-        better = QUALITY if args.mask_type == "none" else QUALITY_HIDDEN
-        vars(args).update({name: value for name, value in better.items() if name not in given})
-    if args.reference == "field" and args.mask_type != "none":
-        parser.error("-reference field needs every pixel to be visible: -mask_type none")
+        vars(args).update({name: value for name, value in QUALITY.items() if name not in given})
     if not 0 <= args.beta1 < 1:
         parser.error(f"argument -beta1: {args.beta1} is not in [0, 1)")
     if (args.mask_type == "external") != (args.mask_file is not None):

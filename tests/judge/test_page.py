@@ -267,7 +267,7 @@ def test_it_fits_a_phone_and_tells_what_its_pictures_are(browser, make_run, tmp_
 
 @pytest.mark.parametrize("program, flags, films", [
     (main, "-net_type ST -im_size 24 -num_frames 24 -num_epochs 2 -sample_steps 1 -log_step 1", 4),
-    (main, "-net_type ST -im_size 24 -num_frames 24 -num_epochs 1 -sample_steps 1 -mask_type region", 3),
+    (main, "-net_type ST -im_size 24 -num_frames 24 -num_epochs 1 -sample_steps 1 -mask_type region", 4),
     (main, "-test -test_steps 1 -sample_size 2", 7),
     (main_dyn_G, "-im_size 64 -num_frames 4 -truncated_backprop_length 4 -num_epochs 1 -sample_steps 1", 4),
     (main_videogan, "-batch_size 1 -num_iterations 1", 5),

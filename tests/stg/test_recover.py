@@ -15,8 +15,6 @@ from tools import (
 import data
 import main
 import model
-from judge import fillings
-from recover import BLENDS, draw_probes, hide
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -44,69 +42,38 @@ def test_a_mask_that_hides_all_or_nothing_is_an_error_of_one_line(hides, said, t
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("kind", ["region", "missing_frames", "salt_pepper"])
-def test_probes_are_visible_pixels_of_a_few_frames(kind):
-    hidden = np.stack([data.draw_mask(kind, 40, (30, 30), np.random.default_rng(k)) for k in range(2)])
-    probes = draw_probes(hidden)
-    assert not (probes & hidden).any()
-    frames = probes.any(axis=(2, 3)).sum(axis=1)
-    assert (frames >= 1).all() and (frames <= 5).all()
-    assert not draw_probes(np.zeros_like(hidden)).any()
-    lone = np.arange(8).reshape(1, 8, 1, 1) != 4  # one visible frame, which the moved mask hides
-    assert not draw_probes(lone).any()
-
 
 @pytest.fixture
 def recovering(moving):
     """A learner of a clip with hidden pixels, at its start, and the clip in its units."""
-    args = main.parse(["-im_size", "16", "-num_frames", "16", "-num_chain", "1", "-mask_type", "region"])[0]
-    args.device, args.precision = torch.device("cpu"), "fp32"
-    clip = moving(16, 16, 16)[None]
-    hidden = data.draw_mask("region", 16, (16, 16), np.random.default_rng(0))[None]
-    learner = main.make_learner(args, model.descriptor("FC_S_large", 16, 16), None, clip, hidden)
-    return learner, data.to_tensor(clip) - learner.reference.mean
+
+    def make(*flags):
+        args = main.parse(["-im_size", "16", "-num_frames", "16", "-num_chain", "1", "-mask_type", "region", *flags])[0]
+        args.device, args.precision = torch.device("cpu"), "fp32"
+        clip = moving(16, 16, 16)[None]
+        hidden = data.draw_mask("region", 16, (16, 16), np.random.default_rng(0))[None]
+        learner = main.make_learner(args, model.descriptor("FC_S_large", 16, 16), None, clip, hidden)
+        return learner, data.to_tensor(clip) - learner.reference.mean
+
+    return make
 
 
-@pytest.mark.parametrize("share", [0, 0.35, 1])
-def test_a_blend_goes_as_far_to_the_mean_of_samples_as_the_probes_advise(share, recovering):
-    learner, truth = recovering
-    recovery = learner.recovery
-    [blind], [full], [hidden], [probes] = recovery.blind, recovery.full, recovery.hidden, recovery.probes
-    step = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0)) * hidden
-    at_probes = blind + (truth - blind) / share if share else 2 * blind - truth  # exact, or worse
-    recovery.average = [torch.where(probes, at_probes, blind + step)]
-    assert recovery.blend_share() == share
-    [recovered] = learner.recovered("blend")
-    assert torch.allclose(recovered, torch.where(hidden & ~probes, full + share * step, truth), atol=1e-3)
-    assert torch.equal(recovered[(~hidden | probes).expand_as(truth)], truth[(~hidden | probes).expand_as(truth)])
-
-
-@pytest.mark.parametrize("start, exact", [("field", False), ("linear", True), ("mean", True)])
-def test_hidden_pixels_start_by_the_guess_that_is_asked_for(start, exact, moving):
-    clip = moving(12, 16, 16)[None]
-    hidden = data.draw_mask("region", 12, (16, 16), np.random.default_rng(0))[None]
-    probes = draw_probes(hidden)
-    blind, full = hide(clip, hidden, probes, start, "cpu")
-    names = {"field": "interpolate_field", "linear": "interpolate_linear", "mean": "fill_flat"}
-    fill = getattr(fillings, names[start])
-    for found, mask in ((blind, hidden | probes), (full, hidden)):
-        video = found[0].permute(1, 2, 3, 0).numpy()
-        assert np.array_equal(video[~mask[0]], clip[0][~mask[0]].astype(np.float32))
-        if exact or found is blind:
-            assert np.array_equal(video, fill(clip[0], mask[0]))
-
-
-@pytest.mark.parametrize("readout", ["blend", "last", "mean", "noise_free"])
-def test_every_readout_keeps_visible_pixels_and_is_judged(readout, tmp_path, flags):
-    more = ["-mask_type", "region", "-readout", readout, "-num_epochs", 3]
-    assert call(flags(tmp_path, *more)).code == 0
-    report = json.loads((tmp_path / "clip/recovery.json").read_text())
-    assert report["settings"].get("blend_share") in (BLENDS if readout == "blend" else [None])
-    judged = {row["name"]: row for row in report["rows"]}
-    assert list(judged)[:3] == ["recovered", "Gaussian field", "mean of samples"]
-    assert all(row["visible_error"] == 0 for row in judged.values())
-    if readout == "mean":
-        assert judged["recovered"] | {"name": ""} == judged["mean of samples"] | {"name": ""}
+def test_the_mean_of_samples_is_the_fields_until_f_has_a_gradient(recovering):
+    """Then it moves along that gradient's mean over the epochs, by the field's covariance (Stein's identity)."""
+    learner, I = recovering("-preset", "quality")
+    recovery, [hidden] = learner.recovery, learner.recovery.hidden
+    field, sampler = recovery.field, learner.langevin
+    expected = torch.where(hidden, field.video(0, field.expected[0]) - learner.reference.mean, I)
+    assert torch.equal(recovery.mean(1.0)[0], expected)
+    g = torch.randn(I.shape, generator=torch.Generator().manual_seed(0))
+    for epoch, gradient in ((1, lambda x: g), (2, lambda x: 3 * g)):
+        moved = recovery.move(0, I, gradient, sampler, 0.5, 1.0, [torch.Generator().manual_seed(epoch)])
+        assert torch.equal(moved[~hidden.expand_as(I)], I[~hidden.expand_as(I)])
+        recovery.update([moved], epoch)
+    step = field.video(0, 0.25 * field.smoothed(0, field.pull((2 * g * hidden)[0]))) - field.mean[0][:, None]
+    assert step.norm() > 1
+    off = recovery.mean(0.5)[0] - torch.where(hidden, expected + step, I)
+    assert off.norm() < 0.1 * step.norm()
 
 
 def test_recovered_pixels_of_all_clips_are_judged(tmp_path, flags):
@@ -114,9 +81,19 @@ def test_recovered_pixels_of_all_clips_are_judged(tmp_path, flags):
     assert call(flags(tmp_path, *more)).code == 0
     args = main.parse(flags(tmp_path, *more))[0]
     truth, hidden, *_ = main.load(args.data_path, "three", 12, (16, 16), "region", None, args.seed, 0, 1)
-    frames = [sorted((tmp_path / f"three/recovered_sequence/sequence_{k}").iterdir()) for k in range(3)]
+    frames = [sorted((tmp_path / f"three/recovered_mean_sequence/sequence_{k}").iterdir()) for k in range(3)]
     recovered = np.stack([[np.asarray(Image.open(path)) for path in clip] for clip in frames])
     rows = {row["name"]: row for row in json.loads((tmp_path / "three/recovery.json").read_text())["rows"]}
     error = np.abs(recovered.astype(float) - truth)[hidden].mean()
-    assert rows["recovered"]["hidden_mae"] == pytest.approx(error, rel=1e-5)
-    assert rows["mean of samples"]["visible_error"] == 0 and rows["MRF-l1"]["hidden_mae"] > 0
+    assert rows["mean of samples"]["hidden_mae"] == pytest.approx(error, rel=1e-5)
+    assert rows["one sample"]["visible_error"] == 0 and rows["MRF-l1"]["hidden_mae"] > 0
+
+
+@pytest.mark.parametrize("preset", ["released", "quality"])
+def test_recovered_clips_keep_visible_pixels_and_are_judged(preset, tmp_path, flags):
+    assert call(flags(tmp_path, "-mask_type", "region", "-preset", preset, "-num_epochs", 3)).code == 0
+    rows = json.loads((tmp_path / "clip/recovery.json").read_text())["rows"]
+    assert [row["name"] for row in rows[:3]] == ["mean of samples", "one sample", "Gaussian field"]
+    assert all(row["visible_error"] == 0 for row in rows)
+    for name in ("mean", "sample"):
+        assert (tmp_path / f"clip/recovered_{name}_sequence/sequence_0/000.png").exists()

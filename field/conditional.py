@@ -1,0 +1,156 @@
+"""Hidden pixels of clips as a Gaussian field given the visible ones: their expectation, and samples of them.
+
+Videos and masks are arrays (N, T, H, W, 3) in grey levels and bool (N, T, H, W), True where a pixel is hidden. Fields
+are tensors (3, T', H', W') over a box somewhat larger than the videos, since opposite ends of a Fourier transform are
+neighbours; what lies beyond the videos is hidden, too.
+"""
+
+import numpy as np
+import torch
+from torch.nn.functional import pad
+from tqdm import tqdm
+
+from field.spectrum import AXES
+
+MARGIN = 16  # frames, rows and columns of the box beyond the videos, at least
+SMOOTHING = 1.0  # std of the window that smooths a power spectrum, in frequency bins
+FLOOR = 0.01  # white noise in a field, as a share of its variance
+ROUNDING = 1 / 12  # variance that rounding to whole grey levels adds
+STEPS, ACCURACY, ROUGH = 60, 0.03, 0.1  # conjugate gradients: how many at most, and to what share the error is to fall
+
+
+class ConditionalField:
+    """q(hidden | visible): clips as their mean images plus a stationary Gaussian field, fitted to visible pixels.
+
+        x = mean + C v,    v ~ N(0, K),    K = F^-1 P F
+
+    C turns channels that are uncorrelated into colours; F: the Fourier transform over the box; P: the power spectrum of
+    each channel. Given the visible pixels v is Gaussian, too: with Q = K^-1, of covariance S = (Q_hh)^-1 on the hidden
+    pixels h, around `expected`, which is Wiener interpolation (kriging).
+    """
+
+    def __init__(self, hidden, *, power, channels, mean, expected=None, bar=None):
+        """hidden: bool (N, T, H, W); power (3, T', H', W' / 2 + 1); channels C (3, 3); mean (N, 3, H, W); expected: N
+        fields, or None before there are any."""
+        self.power, self.channels, self.mean, self.expected = power, channels, mean, expected
+        self.size, self.bar = hidden.shape[1:], bar
+        self.box = box_of(self.size)
+        self.free = [self.padded(torch.from_numpy(mask).float().to(power.device), 1.0) for mask in hidden]
+        self.covariance = power[..., None].repeat(1, 1, 1, 1, 2)  # for real and imaginary part
+        self.precision = 1 / self.covariance
+
+    @classmethod
+    def fit(cls, filled, hidden, device="cpu"):
+        """The field of clips (N, T, H, W, 3) whose hidden pixels are filled in a simple way. As this moves too little,
+        the spectrum is that of the clips so filled and then, as in stochastic EM, that of samples given their visible
+        pixels. Shows a bar: a step may take a second."""
+        with tqdm(total=2 * STEPS * len(filled), unit="step", desc="guessing hidden pixels", disable=None) as bar:
+            shown = ~hidden[..., None]
+            mean = (filled * shown).sum(1, dtype=np.float32) / np.maximum(shown.sum(1), 1)
+            mean = np.where(shown.any(1), mean, filled.mean(1))  # (N, H, W, 3), over the moments a pixel is visible
+            away = filled - mean[:, None]
+            channels = np.linalg.eigh(np.cov(away[~hidden].T))[1].astype(np.float32)
+            fields = np.moveaxis(away @ channels, 4, 1)
+            parts = {"channels": torch.from_numpy(channels).to(device),
+                     "mean": torch.from_numpy(np.moveaxis(mean, 3, 1).copy()).float().to(device)}
+            box = box_of(hidden.shape[1:])
+            margins = [k for side, whole in zip(reversed(hidden.shape[1:]), reversed(box)) for k in (0, whole - side)]
+            v = [pad(torch.from_numpy(np.ascontiguousarray(x)).float(), margins).to(device) for x in fields]
+            first = cls(hidden, power=spectrum_of(v), bar=bar, **parts)
+            draws = [first.sample(k, x, torch.Generator().manual_seed(k)) for k, x in enumerate(v)]
+            fitted = cls(hidden, power=spectrum_of(draws), bar=bar, **parts)
+            fitted.expected = [fitted.sample(k, x, None) for k, x in enumerate(v)]
+            fitted.bar = None
+            bar.update(bar.total - bar.n)
+        return fitted
+
+    def padded(self, x, value=0.0):
+        """x (..., T, H, W) in the box."""
+        margins = [k for side, whole in zip(reversed(self.size), reversed(self.box)) for k in (0, whole - side)]
+        return pad(x, margins, value=value)
+
+    def sample(self, k, v, generator):
+        """The field v of clip k, some guess, with its hidden pixels drawn anew or, with None for a generator, as
+        expected."""
+        noise = 0 if generator is None else self.noise(generator)
+        return v + self.smoothed(k, noise - filtered(v, self.precision))
+
+    def noise(self, generator):
+        """Noise of covariance Q: smoothed, it is a sample of the hidden pixels less their expectation."""
+        z = torch.randn(3, *self.box, generator=generator, device=generator.device)
+        return filtered(z.to(self.power.device), self.precision.sqrt())
+
+    def smoothed(self, k, g, accuracy=ACCURACY):
+        """S g for the hidden pixels of clip k, 0 elsewhere: by conjugate gradients with K as preconditioner."""
+        free, tiny = self.free[k], torch.finfo(g.dtype).tiny
+        x, residual = torch.zeros_like(g), g * free
+        z = filtered(residual, self.covariance) * free
+        p, energy = z, (residual * z).sum(AXES, keepdim=True)
+        enough = accuracy**2 * energy
+        for _ in range(STEPS):
+            if (energy <= enough).all():
+                break
+            curved = filtered(p, self.precision) * free
+            step = energy / (p * curved).sum(AXES, keepdim=True).clamp_min(tiny)
+            x, residual = x.addcmul_(step, p), residual.addcmul_(step, curved, value=-1)
+            z = filtered(residual, self.covariance) * free
+            before, energy = energy, (residual * z).sum(AXES, keepdim=True)
+            p = z + energy / before.clamp_min(tiny) * p
+            if self.bar is not None:
+                self.bar.update()
+        return x
+
+    def move(self, k, v, g, sigma, rho, generator):
+        """A Langevin step of clip k's hidden pixels in p(hidden | visible), proportional to exp(f) q: v is their field,
+        and g the gradient of f there.
+
+            v <- m + rho (v - m) + (1 - rho) sigma^2 S g + (1 - rho^2)^(1/2) sigma z,    z ~ N(0, S)
+
+        preconditioned by S, and exact at f = 0 for any rho in [0, 1) (Cotter, Roberts, Stuart, White 2013, pCNL). Drift
+        and noise take one solution of Q_hh together.
+        """
+        m, pushed = self.expected[k], (1 - rho) * sigma**2 * g + (1 - rho**2) ** 0.5 * sigma * self.noise(generator)
+        return m + rho * (v - m) + self.smoothed(k, pushed, ROUGH)
+
+    def video(self, k, v):
+        """x (3, T, H, W) in grey levels of clip k's field v."""
+        t, h, w = self.size
+        return torch.einsum("ck,kthw->cthw", self.channels, v[:, :t, :h, :w]) + self.mean[k][:, None]
+
+    def pull(self, g):
+        """The gradient with respect to v, given that with respect to x = video(k, v), (3, T, H, W)."""
+        return self.padded(torch.einsum("ck,cthw->kthw", self.channels, g))
+
+    def state(self):
+        """What a checkpoint keeps, as tensors."""
+        return {"power": self.power, "channels": self.channels, "mean": self.mean, "expected": self.expected}
+
+
+def box_of(size):
+    """The sides of the box for videos of size (T, H, W): somewhat larger, and fast to transform."""
+    from scipy.fft import next_fast_len
+
+    return tuple(next_fast_len(side + MARGIN, real=True) for side in size)
+
+
+def filtered(x, response):
+    """The field x with its Fourier coefficients multiplied by a response (3, T', H', W' / 2 + 1, 2)."""
+    out = torch.empty_like(x)
+    for one, channel, gain in zip(out, x, response, strict=True):  # one at a time, for a CPU's caches
+        z = torch.view_as_real(torch.fft.rfftn(channel)).mul_(gain)
+        one.copy_(torch.fft.irfftn(torch.view_as_complex(z), s=channel.shape))
+    return out
+
+
+def spectrum_of(fields):
+    """The variance of each Fourier coefficient of fields, smoothed, with a floor of white noise; mean over them."""
+    power = 0
+    for x in fields:
+        periodogram = torch.fft.rfftn(x, dim=AXES).abs().square() / x[0].numel()
+        covariance = torch.fft.irfftn(periodogram, s=x.shape[1:], dim=AXES)
+        for axis, n in zip((1, 2, 3), x.shape[1:], strict=True):  # a window over the lags smooths over the frequencies
+            bins = torch.fft.fftfreq(n, device=x.device) * 2 * torch.pi * SMOOTHING
+            covariance *= (-bins.square() / 2).exp().view([-1 if a == axis else 1 for a in range(4)])
+        smooth = torch.fft.rfftn(covariance, dim=AXES).real.clamp_min(0)
+        power = power + (smooth + FLOOR * x.square().mean(AXES, keepdim=True) + ROUNDING) / len(fields)
+    return power

@@ -1,0 +1,84 @@
+"""A Gaussian field given visible pixels, against dense linear algebra."""
+
+import pytest
+import torch
+
+from field import conditional
+from field.conditional import ConditionalField, filtered, spectrum_of
+
+SIZE = (4, 5, 6)
+
+
+@pytest.fixture
+def field(monkeypatch):
+    """A field on a box of the videos' size, its covariance K (3, 120, 120), which of its pixels are hidden."""
+    monkeypatch.setattr(conditional, "box_of", lambda size: tuple(size))
+    monkeypatch.setattr(conditional, "STEPS", 300)
+    monkeypatch.setattr(conditional, "ROUGH", 1e-12)
+    monkeypatch.setattr(ConditionalField.smoothed, "__defaults__", (1e-12,))
+    torch.manual_seed(0)
+    power = torch.fft.rfftn(torch.randn(3, *SIZE, dtype=torch.float64), dim=(1, 2, 3)).abs().square() + 0.1
+    hidden = torch.rand(1, *SIZE) < 0.4
+    channels = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))[0]
+    mean = torch.randn(1, 3, *SIZE[1:], dtype=torch.float64)
+    q = ConditionalField(hidden.numpy(), power=power, channels=channels, mean=mean)
+    q.free = [free.double() for free in q.free]
+    return q, matrix(lambda x: filtered(x, q.covariance)), hidden.flatten()
+
+
+def matrix(linear):
+    """The matrices (3, 120, 120), one a channel, of a linear map of fields."""
+    impulses = torch.eye(120, dtype=torch.float64).view(120, 1, *SIZE).expand(120, 3, *SIZE)
+    return torch.stack([linear(x) for x in impulses]).flatten(2).permute(1, 2, 0)
+
+
+def test_the_expectation_is_the_conditional_mean(field):
+    q, K, h = field
+    v = torch.randn(3, *SIZE, dtype=torch.float64)
+    found = q.sample(0, v, None).flatten(1)
+    for k in range(3):
+        seen = v[k].flatten()[~h]
+        assert torch.allclose(found[k, h], K[k][h][:, ~h] @ torch.linalg.solve(K[k][~h][:, ~h], seen), atol=1e-6)
+        assert torch.equal(found[k, ~h], seen)
+
+
+def test_smoothing_is_the_conditional_covariance_and_so_is_that_of_samples(field):
+    q, K, h = field
+    smooth = matrix(lambda g: q.smoothed(0, g))
+    draws = matrix(lambda z: q.smoothed(0, filtered(z, q.precision.sqrt())))  # of white noise z
+    for k in range(3):
+        S = K[k][h][:, h] - K[k][h][:, ~h] @ torch.linalg.solve(K[k][~h][:, ~h], K[k][~h][:, h])
+        assert torch.allclose(smooth[k][h][:, h], S, atol=1e-6)
+        assert torch.allclose((draws[k] @ draws[k].T)[h][:, h], S, atol=1e-6)
+        assert not smooth[k][~h].any() and not draws[k][~h].any()
+
+
+def test_a_move_is_exact_for_any_step_where_f_is_flat_and_drifts_along_its_gradient(field):
+    """Then mean m and covariance sigma^2 S stay as they are, since 1 - rho^2 of it is drawn anew."""
+    q, _, _ = field
+    v, g, m = torch.randn(3, 3, *SIZE, dtype=torch.float64)
+    q.expected = [m]
+    for rho in (0.0, 0.6):
+        moved = q.move(0, v, g, 0.8, rho, torch.Generator().manual_seed(1))
+        drawn = q.smoothed(0, q.noise(torch.Generator().manual_seed(1)))
+        expected = m + rho * (v - m) + (1 - rho) * 0.64 * q.smoothed(0, g) + 0.8 * (1 - rho**2) ** 0.5 * drawn
+        assert torch.allclose(moved, expected, atol=1e-6)
+
+
+def test_a_video_and_its_gradient_on_the_way_back(field):
+    q, _, _ = field
+    v, g = torch.randn(2, 3, *SIZE, dtype=torch.float64)
+    still = q.video(0, torch.zeros_like(v))
+    assert ((q.video(0, v) - still) * g).sum().item() == pytest.approx((v * q.pull(g)).sum().item())
+
+
+def test_a_power_spectrum_is_smooth_and_adds_up_to_the_variance():
+    torch.manual_seed(0)
+    x = torch.randn(3, 20, 24, 30) * torch.tensor([1.0, 2, 5]).view(3, 1, 1, 1)
+    variance, power = x.square().mean((1, 2, 3)), spectrum_of([x])
+    impulse = torch.zeros(3, 20, 24, 30)
+    impulse[:, 0, 0, 0] = 1
+    expected = variance * (1 + conditional.FLOOR) + conditional.ROUNDING
+    assert torch.allclose(filtered(impulse, power[..., None])[:, 0, 0, 0], expected, rtol=1e-4)
+    spread = power.std((1, 2, 3)) / power.mean((1, 2, 3))
+    assert (spread < 0.3).all()  # 1 for the periodogram of white noise
