@@ -14,8 +14,8 @@ FEW = 6  # new videos of many clips
 
 
 def strips(runs):
-    """A PNG of runs [(clip, variant, folder of the run, folder of the videos that it made)], or None where there are no
-    videos. The clip is shown once, for all its runs."""
+    """A PNG of runs [(clip, variant, folder of the run, folders of the videos that it made)], or None where there are
+    no videos. The clip is shown once, for all its runs."""
     rows, shown = [], set()
     for clip, variant, run, made in runs:
         observed = sequences(run / "observed_sequence")
@@ -25,7 +25,8 @@ def strips(runs):
         number = FEW if len(observed) > 1 else SEVERAL
         rows += [((clip, "observed"), path) for path in observed[:SEVERAL] if clip not in shown]
         rows += [((clip, variant, "hidden"), path) for path in hidden]
-        rows += [((clip, variant, made.name.partition("_")[0]), path) for path in sequences(made)[:number]]
+        rows += [((clip, variant, folder.name.removesuffix("_sequence")), path)
+                 for folder in made for path in sequences(folder)[:number]]
         shown.add(clip)
     if not rows:
         return None

@@ -84,12 +84,12 @@ def videos_rows(commands):
 def judge_many(run):
     """The table of a run on many clips: its videos beside all of these, one linear dynamical system for each clip, and
     what window_report adds; "training" has each clip beside the others. [] where the run has no videos yet."""
-    observed, made = read_videos(run / "observed_sequence"), read_videos(made_by(run))
-    if not len(observed) or not len(made):
+    folders = [run / "observed_sequence", *made_by(run)[:1]]
+    if len(folders) < 2 or not folders[0].is_dir():
         return []
-    frames = observed.shape[1]
-    made = np.stack(list(in_pieces(made, min(frames, made.shape[1])).values()))
-    observed = observed[:, : made.shape[1]]
+    observed, made = map(read_videos, folders)
+    frames = min(observed.shape[1], made.shape[1])
+    observed, made = observed[:, :frames], np.stack(list(in_pieces(made, frames).values()))
     samples = np.stack([
         sample_dynamics(fit_dynamics(clip, COMPONENTS), len(clip), np.random.default_rng(k)).reshape(clip.shape)
         for k, clip in enumerate(observed)]).round().astype(np.uint8)
@@ -102,16 +102,14 @@ def judge_many(run):
 
 
 def made_by(run):
-    """The folder of the videos that a run has made: recovered ones, new ones of -test, or those of learning."""
-    names = ("recovered_mean_sequence", "recovered_sequence", "test/synthesized_sequence", "synthesized_sequence")
-    folders = [run / name for name in names]
-    return next((folder for folder in folders if folder.is_dir()), folders[-1])
+    """The folders of the videos that a run has made: recovered ones, new ones of -test, or those of learning."""
+    new = [run / name for name in ("test/synthesized_sequence", "synthesized_sequence")]
+    return sorted(run.glob("recovered*_sequence")) or [folder for folder in new if folder.is_dir()][:1]
 
 
 def read_videos(folder):
-    """The videos of a folder of sequences, uint8 (N, T, H, W, 3), N = 0 where there are none."""
-    paths = sorted(folder.glob("sequence_*"), key=data.natural_key)
-    return np.stack([data.read_clip(path) for path in paths]) if paths else np.empty((0, 1, 1, 1, 3), np.uint8)
+    """The videos of a folder of sequences, uint8 (N, T, H, W, 3)."""
+    return np.stack([data.read_clip(path) for path in sorted(folder.glob("sequence_*"), key=data.natural_key)])
 
 
 def recovery_rows(commands):
