@@ -2,6 +2,8 @@
 
     python bench.py                 # a table for ST and FC_S at 100 px, FC_S_large at 224 px; 70 frames, 3 chains
     python bench.py -json out.json  # the same figures for a program
+    python bench.py -run            # where the time of a whole run of main.py goes: a shipped clip, 64 px, 20 epochs
+    python bench.py -run -im_size 128 -num_epochs 60   # of another; what stands after -run are flags of main.py
 
 'plain' is what the library offers: its convolution everywhere and autograd, float32, contiguous tensors. A Langevin
 step is gradient, drift and noise; a learning step is the gap of 3 chains and 1 observed video, its gradient, and Adam.
@@ -12,7 +14,9 @@ where the machine has no instructions for it. '+ field' is what a step takes lon
 noise to video and back.
 """
 
+import argparse
 import copy
+import functools
 import json
 import math
 import multiprocessing
@@ -20,6 +24,7 @@ import platform
 import resource
 import statistics
 import sys
+import tempfile
 import time
 
 import torch
@@ -37,8 +42,19 @@ from run.flags import ArgumentParser, add_flag, device_name, positive_int
 
 NETS = {"ST": 100, "FC_S": 100, "FC_S_large": 224}
 VARIANTS = ("plain fp32", "ours fp32", "ours bf16")
+PARTS = {  # of a run: on its clock, one after the other, then in the background, beside these and at the end
+    "start": "Python, PyTorch, clip, precision, reference, net",
+    "sampling": "Langevin steps",
+    "learning": "gap, its gradient, Adam, metrics",
+    "between": "from epoch to epoch: copies of the state, waiting for outputs",
+    "end": "from the last epoch until the program is gone",
+    "outputs": "in the background: frames, sheets, GIFs, MP4s",
+    "evaluation": "in the background: the table that judges the run, and its picture",
+    "page": "in the background: index.html",
+}
 DELTA = 0.3
 WARM = 2  # rounds before those that count: memory still grows in them
+RUN = ("-category", "fire_pot", "-im_size", "64", "-preset", "quality", "-num_epochs", "20")
 CHAIN = 20  # Langevin steps that are timed at once on a GPU: one CUDA graph
 
 
@@ -245,6 +261,69 @@ def print_table(rows):
               f"{r['gflops']:>9.0f}{r['share_of_product']:>6.0%} {peak:>9}{r['gradient_error']:>9.1e}{field:>9}")
 
 
+def time_run(flags):
+    """Seconds of a run of main.py with these flags, by PARTS; its outputs are deleted."""
+    context, begun = multiprocessing.get_context("spawn"), time.time()
+    queue = context.Queue()
+    with tempfile.TemporaryDirectory() as folder:
+        child = context.Process(target=clocked_run, args=([*flags, "-output_dir", folder], queue))
+        child.start()
+        spans = queue.get()
+        child.join()
+        ended = time.time()
+    if child.exitcode or not spans["commit"]:
+        sys.exit(child.exitcode)
+    return parts_of(begun, ended, spans)
+
+
+def clocked_run(flags, queue):
+    """Run main.py, end as it does, and put into the queue when each call of what is timed began and ended."""
+    import main  # no part of this program, but what it measures
+    from stg import outputs
+
+    timed = {"sampling": (main.FastLangevin, "__call__"), "learn": (main.Learner, "learn"),
+             "commit": (main.Learner, "commit"), "outputs": (main, "save_outputs"), "page": (main, "write_page"),
+             "evaluation": (outputs, "judge_against_clip"), "recovery": (outputs, "judge_recovery")}
+    spans = {name: [] for name in timed}
+    for name, (owner, function) in timed.items():
+        setattr(owner, function, clocked(getattr(owner, function), spans[name], wait=name == "sampling"))
+    try:
+        sys.exit(main.main(flags))
+    finally:
+        queue.put(spans)
+
+
+def clocked(function, spans, wait):
+    """The function, but it adds when it began and ended to spans; wait: for the GPU, too."""
+
+    @functools.wraps(function)
+    def timed(*args, **kwargs):
+        begin, result = time.time(), function(*args, **kwargs)
+        if wait and torch.cuda.is_available():
+            torch.cuda.synchronize()
+        spans.append((begin, time.time()))
+        return result
+
+    return timed
+
+
+def parts_of(begun, ended, spans):
+    """Seconds of a run by PARTS, from when it began and ended and from the spans of `clocked_run`."""
+    spent = {name: sum(end - begin for begin, end in each) for name, each in spans.items()}
+    first, last = spans["learn"][0][0], spans["commit"][-1][1]
+    steps, judged = spent["learn"] + spent["commit"], spent["evaluation"] + spent["recovery"]
+    return {"start": first - begun, "sampling": spent["sampling"], "learning": steps - spent["sampling"],
+            "between": last - first - steps, "end": ended - last, "outputs": spent["outputs"] - judged,
+            "evaluation": judged, "page": spent["page"]}
+
+
+def print_parts(parts):
+    for name, seconds in parts.items():
+        print(f"{name:<11}{seconds:>8.2f} s  {PARTS[name]}")
+    whole = sum(parts[name] for name in ("start", "sampling", "learning", "between", "end"))
+    print(f"{'whole':<11}{whole:>8.2f} s")
+
+
 def main(argv=None):
     parser = ArgumentParser(prog="bench.py", description=__doc__)
     add_flag(parser, "nets", list(NETS), "which nets", nargs="+", choices=tuple(NETS))
@@ -254,7 +333,13 @@ def main(argv=None):
     add_flag(parser, "profile", help="show where a Langevin step's time goes, and its floors",
                    action="store_true")
     add_flag(parser, "json", None, "file for the figures")
+    add_flag(parser, "run", None, "time a whole run of main.py by its parts; what follows are flags of main.py, to "
+             f"those that are always there: {' '.join(RUN)}", nargs=argparse.REMAINDER, metavar="...")
     args = parser.parse_args(argv)
+    if args.run is not None:
+        parts = time_run([*RUN, *args.run])
+        print_parts(parts)
+        return save_figures(args.json, parts)
     context, rows = multiprocessing.get_context("spawn"), []
     for net in args.nets:
         queue = context.Queue()
@@ -271,8 +356,12 @@ def main(argv=None):
             platform.processor() or platform.machine())
     print(f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, {args.chains} chains, 70 frames")
     print_table(rows)
-    if args.json:
-        utils.write_atomically(args.json, json.dumps(rows, indent=2).encode())
+    save_figures(args.json, rows)
+
+
+def save_figures(path, figures):
+    if path:
+        utils.write_atomically(path, json.dumps(figures, indent=2).encode())
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from data import (
     to_tensor,
 )
 from fast.device import available_memory, pick_chunk, prepare
-from fast.gradient import FastGradient, pick_precision, some_videos
+from fast.gradient import FastGradient, pick_precision, some_frames
 from fast.graph import FastLangevin
 from field.conditional import ConditionalField
 from judge.metrics import QUICK_COLUMNS, quick_metrics
@@ -327,7 +327,7 @@ def make_learner(args, f, state, videos, hidden):
         chunk = args.chunk or pick_chunk(f, f.size, args.batch_size + args.num_chain, args.device)
         precision = args.precision
         if precision == "auto":
-            precision = pick_precision(f, some_videos(videos, chunk, args.device, fixed_axes(args.net_type)[0]))
+            precision = pick_precision(f, some_frames(videos, args.device, fixed_axes(args.net_type)[0]))
         state = {"precision": precision, "chunk": chunk} | first_state(
             f, videos, hidden, net_type=args.net_type, reference=args.reference, refsig=args.refsig,
             batch_size=args.batch_size, num_chain=args.num_chain, seed=args.seed)

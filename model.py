@@ -65,9 +65,10 @@ def descriptor(net_type, num_frames, im_size, generator=None):
         full = kernel[1] == 0
         kernel = tuple(k or n for k, n in zip(kernel, size, strict=True))
         layer = (FullPlane if full else Layer)(c_in, c_out, kernel, stride, time_pad)
-        with torch.no_grad():  # drawn in memory order, which is fast
-            noise = torch.randn(c_out, *kernel, c_in, generator=generator)
-            layer.weight.copy_(noise.mul_(0.001).permute(0, 4, 1, 2, 3))
+        if not layer.weight.is_meta:  # an outline has no weights, and to draw them PyTorch would import its compiler
+            noise = torch.randn(c_out, *kernel, c_in, generator=generator)  # in memory order, which is fast
+            with torch.no_grad():
+                layer.weight.copy_(noise.mul_(0.001).permute(0, 4, 1, 2, 3))
         layers.append(layer)
         c_in, size = c_out, layer.out_size(size)
     return Descriptor(layers, (num_frames, height, width))

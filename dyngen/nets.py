@@ -23,6 +23,14 @@ IMAGE_SIZES = (8, 16, 32, 64, 128, 150, 256, 512)  # frame sides: powers of two,
 ENCODED_SIZE = 64  # the frame side that the encoder takes
 
 
+def begin(layer, std):
+    """Weights from N(0, std^2), biases 0. An outline on 'meta' has none, and to draw them PyTorch would import its
+    compiler."""
+    if not layer.weight.is_meta:
+        nn.init.normal_(layer.weight, std=std)
+        nn.init.zeros_(layer.bias)
+
+
 class Transition(nn.Module):
     """F: s_t = tanh(s_{t-1} + r_t), with r_t a net of [m, xi_t, s_{t-1}].
 
@@ -36,8 +44,7 @@ class Transition(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in zip(widths, widths[1:], strict=False))
         for k, layer in enumerate(self.layers, start=1):
             # Differs from upstream, whose 0.001 everywhere lets hidden units die and xi lose its hold on the state
-            nn.init.normal_(layer.weight, std=0.001 if k == len(self.layers) else (2 / layer.in_features) ** 0.5)
-            nn.init.zeros_(layer.bias)
+            begin(layer, std=0.001 if k == len(self.layers) else (2 / layer.in_features) ** 0.5)
 
     def forward(self, xi, s, m):
         """The states (N, T, dim s) that xi (N, T, dim xi) drives from s = s_0 (N, dim s), under m (N, dim m)."""
@@ -94,8 +101,7 @@ class Generator(nn.Module):
         self.layers = nn.ModuleList(nn.ConvTranspose2d(c, *spec) for c, spec in zip(widths, specs, strict=False))
         self.norms = nn.ModuleList(ShiftNorm(c) for c in widths[1:-1])
         for layer in self.layers:
-            nn.init.normal_(layer.weight, std=0.005)
-            nn.init.zeros_(layer.bias)
+            begin(layer, std=0.005)
         self.to(memory_format=torch.channels_last)  # on a CPU this halves the time of a Langevin step
 
     def forward(self, code):

@@ -57,21 +57,23 @@ class FastGradient:
             layer.renew()
 
 
-def some_videos(videos, chunk, device, whole):
-    """Of clips uint8 (N, T, H, W, 3), videos (N, 3, T, H, W) to time a gradient with: as many as are handled at once
-    or, on a CPU, where that tells enough, one, and its first frames unless the net needs it whole."""
-    count, frames = (chunk, None) if device.type == "cuda" else (1, TIMED)
-    x = to_tensor(videos[:1, : None if whole else frames]).to(device)
-    return torch.cat([x - x.mean()] * count)
+def some_frames(videos, device, whole):
+    """Of clips uint8 (N, T, H, W, 3), a video (1, 3, T, H, W) to time a gradient with: the first clip, and its first
+    frames unless the net needs it whole."""
+    x = to_tensor(videos[:1, : None if whole else TIMED]).to(device)
+    return x - x.mean()
 
 
 def pick_precision(f, x, limit=0.01):
     """'bf16' if on this device a new net's gradient at x is then within `limit` (relative) of float32's, and faster.
 
-    A device without instructions for bfloat16 is not even tried: one gradient may take minutes. Biases that keep the
-    units away from their kinks make it a test of the arithmetic alone: at its tiny first weights a net has units that
-    any rounding turns on or off.
+    A GPU is asked, not tried: with units for bfloat16 it is many times faster, and a trial would take seconds. A device
+    without instructions for it is not tried, either: one gradient may take minutes. Biases that keep the units away
+    from their kinks make it a test of the arithmetic alone: at its tiny first weights a net has units that any rounding
+    turns on or off.
     """
+    if x.is_cuda:
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if not multiplies_bfloat16(x.device):
         return "fp32"
     nets = [FastGradient(f, precision) for precision in ("fp32", "bf16")]

@@ -173,7 +173,8 @@ def at_hand(patch):
     cuda = {"is_available": lambda: True, "set_device": lambda device: None, "synchronize": lambda: None,
             "mem_get_info": lambda device: (2**34, 2**35), "max_memory_allocated": lambda: 2**30, "Stream": Stream,
             "current_stream": Stream, "stream": lambda stream: contextlib.nullcontext(), "CUDAGraph": Graph,
-            "graph": Graph.capture, "is_current_stream_capturing": lambda: Graph.capturing is not None}
+            "graph": Graph.capture, "is_current_stream_capturing": lambda: Graph.capturing is not None,
+            "is_bf16_supported": lambda including_emulation: True}
     for name, value in cuda.items():
         patch.setattr(torch.cuda, name, value)
     with Names(), Calls():

@@ -36,3 +36,17 @@ def test_the_table_has_every_variant_that_the_machine_has_instructions_for(net_t
     bench.print_table(rows)
     printed = capsys.readouterr().out
     assert printed.count(f"\n{net_type} ") >= len(rows) and "arithmetic takes" in printed and "Self CPU" in printed
+
+
+def test_the_parts_of_a_run_add_up(monkeypatch, capsys):
+    spans = {name: [] for name in ("sampling", "learn", "commit", "outputs", "page", "evaluation", "recovery")}
+    spans |= {"learn": [(3, 5), (6, 8)], "sampling": [(3, 4), (6, 7.5)], "commit": [(5, 5.5), (8, 8.5)],
+              "outputs": [(8.5, 12)], "evaluation": [(9, 11)], "page": [(12, 12.5)]}
+    parts = bench.parts_of(1, 13, spans)
+    assert parts == {"start": 2, "sampling": 2.5, "learning": 2.5, "between": 0.5, "end": 4.5, "outputs": 1.5,
+                     "evaluation": 2, "page": 0.5}
+    monkeypatch.setattr(bench, "time_run", lambda flags: [parts, asked.extend(flags)][0])
+    asked = []
+    bench.main(["-run", "-im_size", "32"])
+    assert asked[-2:] == ["-im_size", "32"] and asked[:2] == ["-category", "fire_pot"]
+    assert "whole         12.00 s" in capsys.readouterr().out  # from 1 to 13

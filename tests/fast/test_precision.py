@@ -2,11 +2,12 @@
 
 import time
 
+import numpy as np
 import pytest
 import torch
 
 import model
-from fast.gradient import FastGradient, pick_precision
+from fast.gradient import FastGradient, pick_precision, some_frames
 
 
 @pytest.mark.parametrize("slow, error, chosen", [("fp32", 0, "bf16"), ("bf16", 0, "fp32"), ("fp32", 0.02, "fp32")])
@@ -28,6 +29,15 @@ def test_bfloat16_is_not_tried_where_it_would_take_minutes(monkeypatch):
     monkeypatch.setattr("fast.gradient.multiplies_bfloat16", lambda device: False)
     monkeypatch.setattr(FastGradient, "__call__", lambda gradient, x: pytest.fail("it was"))
     assert pick_precision(model.descriptor("FC_S_large", 7, 12), torch.zeros(1, 3, 7, 12, 12)) == "fp32"
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("units, chosen", [(True, "bf16"), (False, "fp32")])
+def test_a_gpu_is_asked_and_not_tried(units, chosen, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: units or including_emulation)
+    monkeypatch.setattr(FastGradient, "__call__", lambda gradient, x: pytest.fail("it was"))
+    x = some_frames(np.zeros((1, 7, 12, 12, 3), np.uint8), torch.device("cuda"), whole=False)
+    assert pick_precision(model.descriptor("FC_S_large", 7, 12).cuda(), x) == chosen
 
 
 def test_a_library_without_an_algorithm_for_bfloat16_leaves_float32(monkeypatch):

@@ -60,3 +60,11 @@ def test_sampling_needs_no_learning_and_systems_do_not_know_each_other():
     assert "main" not in found["sample"] | found["recover"]
     for name in ("main", "sample", "recover", "stg.settings", "stg.outputs"):
         assert not {"dyngen", "videogan"} & {room(each) for each in found[name]}
+
+
+def test_a_start_waits_for_no_library_that_only_the_end_needs(run_script):
+    needless = ("torch._dynamo", "sympy", "scipy", "matplotlib", "tensorboard", "jinja2", "imageio")
+    code = f"import atexit, sys; atexit.register(lambda: print(*(set({needless}) & set(sys.modules)), file=sys.stderr))"
+    for script in ("main.py", "main_dyn_G.py"):  # at the end of a dry run all but the clip is prepared
+        done = run_script(["-dry_run"], script, before=code)
+        assert done.returncode == 0 and not done.stderr.strip(), script
