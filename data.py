@@ -107,16 +107,34 @@ def list_clips(folder):
     return clips
 
 
-def read_category(data_path, category, num_frames, im_size, start=0, step=1):
-    """Every clip of a category: (videos uint8 (N, T, H, W, 3), their Records); `start` and `step` as in `read`."""
+def read_category(data_path, category, num_frames, im_size, start=0, step=1, pad=False):
+    """Every clip of a category: (videos uint8 (N, T, H, W, 3), their Records); `start` and `step` as in `read`; pad: a
+    shorter clip repeats its last frame."""
     clips = list_clips(category_folder(data_path, category))
     videos, records = None, []
     for k, path in enumerate(clips):
-        video, record = examined(*read(path, num_frames, im_size, None, start, step))
-        videos = np.empty((len(clips), *video.shape), np.uint8) if videos is None else videos
-        videos[k] = video
+        video, record = examined(*read(path, None if pad else num_frames, im_size, num_frames, start, step))
+        if videos is None:
+            videos = np.empty((len(clips), num_frames or len(video), *video.shape[1:]), np.uint8)
+        videos[k, : len(video)], videos[k, len(video) :] = video, video[-1:]
         records.append(record)
     return videos, records
+
+
+def load_clips(data_path, category, num_frames, im_size, mask_type, mask_file, seed, start, step):
+    """The clips uint8 (N, T, H, W, 3), which of their pixels are hidden, bool (N, T, H, W) or None, and the Records of
+    the clips and of what else was read. Where the future is hidden, so are the frames that a clip does not have."""
+    videos, records = read_category(data_path, category, num_frames, im_size, start, step, mask_type == "future")
+    if mask_type == "none":
+        return videos, None, records, []
+    if mask_type == "external":
+        mask, record = read_recorded_mask(mask_file, num_frames, im_size, records[0].first, step)
+        return videos, np.stack([mask] * len(videos)), records, [record]
+    rng = np.random.default_rng(seed)
+    masks = np.stack([draw_mask(mask_type, num_frames, im_size, rng) for _ in videos])
+    for mask, record in zip(masks, records):
+        mask[record.used :] = True
+    return videos, masks, records, []
 
 
 def examined(video, record):

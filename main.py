@@ -12,23 +12,14 @@ import numpy as np
 import torch
 
 import utils
-from data import (
-    InputError,
-    category_folder,
-    draw_mask,
-    list_clips,
-    read_category,
-    read_recorded_mask,
-    to_tensor,
-)
+from data import InputError, category_folder, list_clips, load_clips, to_tensor
 from fast.device import available_memory, pick_chunk, prepare
 from fast.gradient import FastGradient, pick_precision, some_frames
 from fast.graph import FastLangevin
-from field.conditional import ConditionalField
 from judge.metrics import QUICK_COLUMNS, quick_metrics
 from judge.page import write_page
 from model import descriptor, fixed_axes
-from recover import FieldRecovery, WhiteRecovery, completed, guess
+from recover import first_guess, load_recovery
 from reference import GaussianField, WhiteNoise, load_reference
 from run.adam import Adam, learning_rate
 from run.flags import (
@@ -76,7 +67,7 @@ class Learner:
         if hidden is None:
             self.I, self.recovery = batches(to_tensor(videos).to(self.device) - self.reference.mean, batch_size), None
         else:
-            self.recovery = recovery_of(state["recovered"], hidden, self.reference.mean, batch_size)
+            self.recovery = load_recovery(state["recovered"], hidden, self.reference.mean, batch_size)
             self.I = self.recovery.I
         self.judged = hidden is None and len(videos) == 1 and bool((videos != videos[:, :1]).any())  # quick_metrics
         self.tilt = torch.zeros((), device=self.device)  # rms of df/dy
@@ -217,31 +208,18 @@ def first_state(f, videos, hidden, *, net_type, reference, refsig, batch_size, n
     """The state of a run that has not begun: guesses of hidden pixels, the reference, chains of noise."""
     device, full, seen = next(f.parameters()).device, to_tensor(videos), videos
     if hidden is not None:
-        field, seen = guess(videos, hidden, device), videos[~hidden]
-        draws = [field.sample(k, v, utils.generator(device, seed, 0, "I", k)) for k, v in enumerate(field.expected)]
-        full = completed(videos, hidden, field, draws if reference == "field" else field.expected)
+        full, recovered = first_guess(videos, hidden, reference == "field", device, seed)
+        seen = videos[~hidden]
     if reference == "field":
         q = GaussianField.fit(full.to(device), refsig, stationary=not any(fixed_axes(net_type)[1:]))
     else:
         mean = torch.tensor(seen.mean(dtype=np.float64), dtype=torch.float32)
         q = WhiteNoise(f.size, mean=mean.to(device), sigma=refsig)
-    I, recovered = batches(full.to(device) - q.mean, batch_size), None
-    if hidden is not None and reference == "field":
-        recovered = {"I": I, "field": field.state(), "fields": draws, "slopes": [torch.zeros_like(v) for v in draws]}
-    elif hidden is not None:
-        recovered = {"I": I, "average": I}
+    I = batches(full.to(device) - q.mean, batch_size)
     wake(f, I[0][:1], each=reference == "field")
     chains = [q.noise(noise(device, seed, 0, "start", b, num_chain)) for b in range(len(I))]
-    return {"chains": chains, "recovered": recovered, "epoch": 0, "reference": q.state()}
-
-
-def recovery_of(saved, hidden, mean, batch_size):
-    """What a checkpoint keeps of hidden pixels, of clips with the masks `hidden`, bool (N, T, H, W)."""
-    masks = batches(torch.from_numpy(hidden)[:, None].to(mean.device), batch_size)
-    if "field" in saved:
-        field = ConditionalField(hidden, **saved["field"])
-        return FieldRecovery(masks, saved["I"], field, mean, saved["fields"], saved["slopes"])
-    return WhiteRecovery(masks, saved["I"], saved["average"])
+    state = {"chains": chains, "epoch": 0, "reference": q.state()}
+    return state if hidden is None else state | {"recovered": recovered | {"I": I}}
 
 
 @torch.no_grad()
@@ -267,20 +245,6 @@ def noise(device, seed, epoch, kind, batch, count):
 # ---------------------------------------------------------------------------------------------------------- a run
 
 
-def load(data_path, category, num_frames, im_size, mask_type, mask_file, seed, start, step):
-    """The clips uint8 (N, T, H, W, 3), which of their pixels are hidden, bool (N, T, H, W) or None, and the Records of
-    the clips and of what else was read."""
-    videos, records = read_category(data_path, category, num_frames, im_size, start, step)
-    if mask_type == "none":
-        return videos, None, records, []
-    if mask_type == "external":
-        mask, record = read_recorded_mask(mask_file, num_frames, im_size, records[0].first, step)
-        return videos, np.stack([mask] * len(videos)), records, [record]
-    rng = np.random.default_rng(seed)
-    masks = [draw_mask(mask_type, num_frames, im_size, rng) for _ in videos]
-    return videos, np.stack(masks), records, []
-
-
 def learn(args):
     """Learn from a category's clips; the newest state and pictures are in output_dir/category."""
     prepare(args.device)
@@ -290,8 +254,8 @@ def learn(args):
     clips = len(list_clips(category_folder(args.data_path, args.category)))
     check_memory(memory(args, outline, clips, 1), available_memory(args.device),
                  "use a smaller -im_size or -num_frames, or fewer -num_chain")
-    videos, hidden, *records = load(args.data_path, args.category, args.num_frames, args.im_size, args.mask_type,
-                                    args.mask_file, args.seed, args.start_frame, args.frame_step)
+    videos, hidden, *records = load_clips(args.data_path, args.category, args.num_frames, args.im_size, args.mask_type,
+                                          args.mask_file, args.seed, args.start_frame, args.frame_step)
     if args.reference == "field" and (videos == videos[:, :1]).all():
         raise InputError(f"the clips of '{args.category}' do not move, and -reference field needs motion: use white")
     inputs = inputs_of(records[0], args.fps, records[1])

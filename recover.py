@@ -12,6 +12,7 @@ clips as the mean of samples, which has the least error, and as one sample, whic
 import numpy as np
 import torch
 
+import utils
 from data import to_tensor
 from field.conditional import ConditionalField
 from judge.fillings import interpolate_linear
@@ -20,18 +21,31 @@ MEMORY = 50  # epochs over which is averaged
 RHO = 0.5  # what an epoch leaves of a hidden pixel's departure from its expectation
 
 
-def guess(videos, hidden, device):
-    """The Gaussian field of clips uint8 (N, T, H, W, 3) given what is visible of them; hidden: bool (N, T, H, W)."""
+def first_guess(videos, hidden, fitted, device, seed):
+    """Where hidden pixels start, in clips uint8 (N, T, H, W, 3), hidden bool (N, T, H, W): the clips with them, float32
+    (N, 3, T, H, W), in grey levels, and what a checkpoint keeps beside them. fitted: they start as samples of the
+    clips' Gaussian field given what is visible, for FieldRecovery; else as expected under it, for WhiteRecovery."""
     videos = np.where(hidden[..., None], np.uint8(0), videos)  # from here on, hidden values are gone
     filled = np.stack([interpolate_linear(*pair) for pair in zip(videos, hidden, strict=True)])
-    return ConditionalField.fit(filled, hidden, device)
-
-
-def completed(videos, hidden, field, fields):
-    """Clips uint8 (N, T, H, W, 3) whose hidden pixels are those of their fields, float32 (N, 3, T, H, W)."""
+    field = ConditionalField.fit(filled, hidden, device)
+    fields = field.expected
+    if fitted:
+        fields = [field.sample(k, v, utils.generator(device, seed, 0, "I", k)) for k, v in enumerate(fields)]
     guesses = torch.stack([field.video(k, v) for k, v in enumerate(fields)])
-    free, seen = torch.from_numpy(hidden)[:, None].to(guesses.device), to_tensor(videos).to(guesses.device)
-    return torch.where(free, guesses, seen)
+    full = torch.where(torch.from_numpy(hidden)[:, None].to(device), guesses, to_tensor(videos).to(device))
+    if not fitted:
+        return full, {}
+    return full, {"field": field.state(), "fields": fields, "slopes": [torch.zeros_like(v) for v in fields]}
+
+
+def load_recovery(saved, hidden, mean, batch_size):
+    """The recovery that a checkpoint keeps, or `first_guess` gives, of clips "I" with these masks, bool (N, T, H, W);
+    mean: the reference's, which is taken from grey levels."""
+    masks = list(torch.from_numpy(hidden)[:, None].to(mean.device).split(batch_size))
+    if "field" in saved:
+        field = ConditionalField(hidden, **saved["field"])
+        return FieldRecovery(masks, saved["I"], field, mean, saved["fields"], saved["slopes"])
+    return WhiteRecovery(masks, saved["I"], saved.get("average", saved["I"]))
 
 
 class WhiteRecovery:

@@ -9,20 +9,23 @@ import torch
 from tqdm import tqdm
 
 import utils
-from data import InputError
+from data import InputError, load_clips
 from fast.device import pick_chunk, prepare
 from fast.gradient import FastGradient
 from judge.clip import judge_against_clip
 from judge.page import write_page
-from judge.tables import in_pieces
+from judge.tables import in_pieces, recovery_report, save_report
 from langevin import langevin
 from model import descriptor, fixed_axes
+from recover import first_guess, load_recovery
 from reference import load_reference
 from run.adam import learning_rate
 from run.flags import RunError
 from run.folder import delete_outputs, find_checkpoint, load_checkpoint
+from run.inputs import inputs_of
 
 JUDGED = 12  # pieces of new videos at most, as long as the clip
+FILLING = 20  # steps where pixels are hidden, if nothing else is said
 MARGIN = 24  # frames sampled beyond each end of a video of another length, and cut off: they see the padding
 
 
@@ -36,6 +39,8 @@ def sample_learned(args, given):
     f.load_state_dict(state["net"])
     size = (given.get("num_frames", learned["num_frames"]), *given.get("im_size", learned["im_size"]))
     check_fits(f, size, learned)
+    if args.mask_type != "none":
+        return fill_in(args, given.get("test_steps", FILLING), f, state, size, folder)
     if args.loop:  # on a circle all strides must come out even
         period = math.prod(layer.stride[0] for layer in f.layers)
         size = (-(-size[0] // period) * period, *size[1:])
@@ -54,6 +59,43 @@ def sample_learned(args, given):
         judge_against_clip(folder, judged, settings, f.layers[0].stride[0])
     write_page(run)
     print(f"{len(J)} new videos of {size[0]} frames of {size[1]}x{size[2]} are in '{folder}/final_results'")
+
+
+def fill_in(args, steps, f, state, size, folder):
+    """Hidden pixels of clips of size (T, H, W), which need not be those learned from, sampled in the learned model."""
+    videos, hidden, records, _ = load_clips(args.data_path, args.category, size[0], size[1:], args.mask_type,
+                                            args.mask_file, args.seed, args.start_frame, args.frame_step)
+    inputs = inputs_of(records, args.fps)
+    print(*inputs.lines, sep="\n")
+    q, gradient = load_reference(state), FastGradient(f, state["precision"])
+    fitted = state["settings"].get("reference") == "field"
+    full, saved = first_guess(videos, hidden, fitted, args.device, args.seed)
+    recovery = load_recovery(saved | {"I": list((full - q.mean).split(1))}, hidden, q.mean, 1)
+    generators = [[utils.generator(args.device, args.seed, "test", k)] for k in range(len(videos))]
+    delta = q.step_size(state["settings"]["step_size"], 1.0)
+
+    def score(x):
+        return gradient(x).sub_(x, alpha=1 / q.sigma**2)
+
+    def sampler(x, delta, generators, free):
+        return langevin(x, score, 1, delta, generators, free)
+
+    for step in tqdm(range(steps), unit="step", disable=None):
+        I = [recovery.move(k, x, gradient, sampler, delta, q.share, generators[k]) for k, x in enumerate(recovery.I)]
+        recovery.update(I, step + 1)
+    found = {"mean of samples": recovery.mean(q.share), "one sample": recovery.sample()}
+    found = {name: utils.to_uint8(torch.cat(x) + q.mean) for name, x in found.items()}
+    delete_outputs(folder)
+    masked = {f"masked_{k}": x for k, x in enumerate(np.where(hidden[..., None], np.uint8(128), videos))}
+    beside = masked | {f"sample_{k}": x for k, x in enumerate(found["one sample"])}
+    utils.save_videos(folder, "recovered_mean", found["mean of samples"], beside, inputs.rate)
+    utils.save_frames(folder / "recovered_sample_sequence", found["one sample"])
+    known = min(record.used for record in records)
+    if hidden[:, :known].any():
+        rows = recovery_report(videos[:, :known], {name: x[:, :known] for name, x in found.items()}, hidden[:, :known])
+        save_report(folder, "recovery", rows, state["settings"] | {"category": args.category})
+    write_page(folder.parent)
+    print(f"{len(videos)} clip(s) with their hidden pixels filled in are in '{folder}/final_results'")
 
 
 def first_noise(args, q, learned, chains):

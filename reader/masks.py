@@ -13,7 +13,7 @@ from reader.clips import Record, fingerprint, first_frame, read
 from reader.pictures import InputError, is_image, list_images, one_line, resize_frame
 from utils import printable
 
-MASK_TYPES = ("region", "missing_frames", "salt_pepper")
+MASK_TYPES = ("region", "missing_frames", "salt_pepper", "every_second", "future")
 LABELS = 127  # a mask that has no value above this names its objects by number: all but 0 hide
 MOST = 0.95  # share of the pixels that may be hidden; beyond it a mask is the wrong way round
 
@@ -22,7 +22,8 @@ def draw_mask(mask_type, num_frames, im_size, rng):
     """One mask of the paper's Experiment 4 (CVPR 2017, section 5.4), bool (T, H, W), from a numpy Generator.
 
     region: one square of 40 % of the shorter side (60 of 150 px) at a random place, anew each frame.
-    missing_frames: half of the frames, at random. salt_pepper: half of the 7x7 blocks, anew each frame.
+    missing_frames: half of the frames, at random. salt_pepper: half of the 7x7 blocks, anew each frame. No part of the
+    paper: every_second, every second frame, and future, the last quarter of them.
     InputError if the clip is so small that this hides nothing.
     """
     height, width = im_size
@@ -34,6 +35,10 @@ def draw_mask(mask_type, num_frames, im_size, rng):
             frame[top : top + side, left : left + side] = True
     elif mask_type == "missing_frames":
         mask[rng.permutation(num_frames)[: num_frames // 2]] = True
+    elif mask_type == "every_second":
+        mask[1::2] = True
+    elif mask_type == "future":
+        mask[-max(1, num_frames // 4) :] = True
     elif mask_type == "salt_pepper":
         rows, columns = math.ceil(height / 7), math.ceil(width / 7)
         for frame in mask:

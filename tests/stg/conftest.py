@@ -16,6 +16,7 @@ def data_path(tmp_path_factory, moving, write_clip):
     """Categories: clip (one clip), three (of different sizes), and those that cannot be learned from."""
     root = tmp_path_factory.mktemp("data")
     whole = write_clip(root / "clip" / "clip.mp4", moving(15))
+    write_clip(root / "other" / "clip.mp4", moving(16, phase=3))
     for k, size in ((1, (24, 24)), (2, (20, 32)), (10, (40, 18))):
         write_clip(root / "three" / f"clip{k}.mp4", moving(13, *size, phase=k))
     write_clip(root / "short" / "brief.mp4", moving(5))

@@ -80,7 +80,7 @@ def test_recovered_pixels_of_all_clips_are_judged(tmp_path, flags):
     more = ["-category", "three", "-mask_type", "region", "-batch_size", 2, "-num_epochs", 2]
     assert call(flags(tmp_path, *more)).code == 0
     args = main.parse(flags(tmp_path, *more))[0]
-    truth, hidden, *_ = main.load(args.data_path, "three", 12, (16, 16), "region", None, args.seed, 0, 1)
+    truth, hidden, *_ = data.load_clips(args.data_path, "three", 12, (16, 16), "region", None, args.seed, 0, 1)
     frames = [sorted((tmp_path / f"three/recovered_mean_sequence/sequence_{k}").iterdir()) for k in range(3)]
     recovered = np.stack([[np.asarray(Image.open(path)) for path in clip] for clip in frames])
     rows = {row["name"]: row for row in json.loads((tmp_path / "three/recovery.json").read_text())["rows"]}
@@ -97,3 +97,18 @@ def test_recovered_clips_keep_visible_pixels_and_are_judged(preset, tmp_path, fl
     assert all(row["visible_error"] == 0 for row in rows)
     for name in ("mean", "sample"):
         assert (tmp_path / f"clip/recovered_{name}_sequence/sequence_0/000.png").exists()
+
+
+@pytest.mark.parametrize("preset, kind, frames", [("quality", "every_second", 12), ("released", "region", 12),
+                                                  ("quality", "future", 20)])
+def test_a_learned_model_fills_in_another_clip(preset, kind, frames, tmp_path, flags):
+    """Also frames that the clip, which has 16, does not have."""
+    learned = flags(tmp_path, "-preset", preset, "-num_epochs", 1)
+    assert call(learned).code == 0
+    more = ["-test", "-ckpt", tmp_path / "clip/model/latest.pt", "-category", "other", "-mask_type", kind]
+    done = call([*learned, *map(str, more), "-num_frames", str(frames), "-test_steps", "2"])
+    assert done.code == 0, done.err
+    folder = tmp_path / "other/test"
+    assert len(list((folder / "recovered_sample_sequence/sequence_0").iterdir())) == frames
+    rows = json.loads((folder / "recovery.json").read_text())["rows"]
+    assert rows[0]["name"] == "mean of samples" and rows[1]["visible_error"] == 0 and rows[1]["hidden_mae"] > 0
