@@ -16,6 +16,8 @@ SHAPES = (1, 7, 7), (3, 5, 5)  # frames, height, width: what a frame shows, and 
 QUERIES = 1500  # about so many patches of a video are looked up: the ratios then have a standard error of about 1 %
 COMPONENTS, CANDIDATES = 12, 16  # principal components that are searched; so many near ones are measured in full
 TOLERANCE = 1  # a candidate may be twice as far as one that is left out: a third of the time
+BANK, NEAR = 60000, 2  # visible patches at most, among which is searched, and frames that are too near in time
+HIDDEN = 0.3  # share of a patch's pixels from which on it counts as hidden: one frame of three
 COLOURS = 20000  # pixels whose colours are looked up
 
 
@@ -37,6 +39,38 @@ def copying(video: np.ndarray, clip: np.ndarray) -> float:
 def gamut(video: np.ndarray, clip: np.ndarray) -> float:
     """Mean distance of a video's colours to the nearest that the clip has; see `Patches.figures`."""
     return distance_of_colours(video[:, moving_pixels(clip).any(axis=-1)], colour_tree(clip))
+
+
+def hidden_realism(video: np.ndarray, mask: np.ndarray) -> float | None:
+    """Distance of a video's patches where pixels are hidden, mask (T, H, W), to the nearest visible ones, over the same
+    figure of visible patches; nearest among moving patches more than NEAR frames away. About 1: one cannot tell what
+    was hidden. Mean over the two SHAPES; None if there are no such patches."""
+    small, hidden = reduced(video), reduced(np.repeat(mask[..., None], 3, axis=3)) > 0
+    moving, ratios = moving_pixels(small), []
+    for shape in SHAPES:
+        whole = np.prod(shape)
+        if any(n < k for n, k in zip(small.shape, shape)):
+            return None
+        share = blocks(hidden, shape)[..., 0].sum((3, 4, 5)) / whole
+        inside = np.broadcast_to(middles(moving.any(axis=-1), shape), share.shape)
+        places = [thinned(np.argwhere(inside & where), at_most) for where, at_most in
+                  ((share > HIDDEN, QUERIES // 3), (share == 0, QUERIES // 3), (share == 0, BANK))]
+        if not all(map(len, places)):
+            return None
+        patches = [torch.from_numpy(blocks(small, shape)[tuple(p.T)].reshape(len(p), -1)) for p in places]
+        times = [torch.from_numpy(p[:, 0].copy()) for p in places]
+        nearest = []
+        for found, t in zip(patches[:2], times):
+            far = torch.cdist(found, patches[2])
+            far[(t[:, None] - times[2]).abs() <= NEAR] = torch.inf
+            nearest.append(far.min(1).values.square().mean().sqrt().item())
+        ratios.append(nearest[0] / max(nearest[1], 1e-9))
+    return float(np.mean(ratios)) if np.isfinite(ratios).all() else None
+
+
+def thinned(places, at_most):
+    """At most so many of the places (N, 3), at equal distances in the list."""
+    return places[np.linspace(0, max(0, len(places) - 1), min(len(places), at_most)).round().astype(int)]
 
 
 class Patches:

@@ -21,7 +21,7 @@ from judge.metrics import (
     summarise,
 )
 from judge.mrf import mrf_l1, mrf_l2
-from judge.patches import Patches
+from judge.patches import Patches, hidden_realism
 from judge.pictures import portrait
 
 # column: (heading of two lines, decimals, meaning)
@@ -53,6 +53,7 @@ FILLINGS = {  # simple methods to beat where pixels are hidden
 RECOVERY_COLUMNS = {
     "hidden_mae": ("hidden|MAE", 3, "mean absolute error on hidden pixels"),
     "hidden_psnr": ("hidden|PSNR", 2, "PSNR on hidden pixels, dB"),
+    "hidden_realism": ("patch|realism", 2, "distance of moving patches to visible ones, hidden over visible"),
     "visible_error": ("visible|error", 2, "largest error on a visible pixel; must be 0"),
 }
 WINDOW_COLUMNS = {
@@ -125,7 +126,15 @@ def recovery_report(truth: np.ndarray, recovered: dict[str, np.ndarray], mask: n
     truths, masks = truth.reshape(-1, *truth.shape[-4:]), mask.reshape(-1, *mask.shape[-3:])
     simple = {name: np.stack([fill(*clip) for clip in zip(truths, masks)]).reshape(truth.shape)
               for name, fill in FILLINGS.items()}
-    return [{"name": name, **recovery_metrics(truth, video, mask)} for name, video in (recovered | simple).items()]
+
+    def row(name, video):
+        clips = zip(video.reshape(truths.shape), masks, strict=True)
+        realism = [each for clip, hidden in clips if (each := hidden_realism(clip, hidden)) is not None]
+        figures = recovery_metrics(truth, video, mask)
+        figures["hidden_realism"] = float(np.mean(realism)) if realism else None
+        return {"name": name} | {column: figures[column] for column in RECOVERY_COLUMNS}
+
+    return [row(*each) for each in (recovered | simple).items()]
 
 
 def window_report(samples: np.ndarray, held_out: np.ndarray, training: np.ndarray) -> list[dict]:

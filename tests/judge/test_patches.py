@@ -3,7 +3,19 @@
 import numpy as np
 import pytest
 
-from judge.patches import Patches, Search, blocks, copying, coverage, gamut, moving_pixels, realism, reduced, tiles
+from judge.patches import (
+    Patches,
+    Search,
+    blocks,
+    copying,
+    coverage,
+    gamut,
+    hidden_realism,
+    moving_pixels,
+    realism,
+    reduced,
+    tiles,
+)
 
 
 def waves(seed, frames=30, size=48):
@@ -100,3 +112,15 @@ def test_large_videos_are_judged_at_about_100_pixels():
     large = np.repeat(np.repeat(waves(0, 6, 112), 2, axis=1), 2, axis=2)
     assert np.array_equal(reduced(large), waves(0, 6, 112))
     assert reduced(CLIP).shape == CLIP.shape
+
+
+def test_hidden_patches_are_real_where_they_move_like_the_visible_ones():
+    """Waves that go on are; noise in their place is not, and nothing can be said of a clip without visible patches."""
+    t, y, x = np.ogrid[0:40, 0:40, 0:40]
+    film = np.repeat(128 + 60 * np.sin(0.9 * t + 0.5 * y + 0.3 * x)[..., None], 3, axis=3)
+    mask = np.zeros(film.shape[:3], bool)
+    mask[::3, 10:30, 10:30] = True
+    noisy = np.where(mask[..., None], film + np.random.default_rng(0).normal(0, 20, film.shape), film)
+    assert hidden_realism(film, mask) == pytest.approx(1, abs=0.1)
+    assert hidden_realism(noisy, mask) > 3
+    assert hidden_realism(film, np.ones_like(mask)) is None and hidden_realism(film[:2], mask[:2]) is None
