@@ -12,7 +12,7 @@ import utils
 from data import InputError, load_clips
 from fast.device import pick_chunk, prepare
 from fast.gradient import FastGradient
-from judge.clip import judge_against_clip
+from judge.clip import judge_by_clips
 from judge.page import write_page
 from judge.tables import in_pieces, recovery_report, save_report
 from langevin import langevin
@@ -56,7 +56,7 @@ def sample_learned(args, given):
     if size[1:] == f.size[1:] and learned["mask_type"] == "none":
         judged = dict(itertools.islice(in_pieces(J, min(size[0], f.size[0])).items(), JUDGED))
         settings = learned | {"data_path": given.get("data_path", learned["data_path"])}
-        judge_against_clip(folder, judged, settings, f.layers[0].stride[0])
+        judge_by_clips(folder, judged, settings, f.layers[0].stride[0])
     write_page(run)
     print(f"{len(J)} new videos of {size[0]} frames of {size[1]}x{size[2]} are in '{folder}/final_results'")
 

@@ -21,7 +21,7 @@ from dyngen.settings import settings_of
 from fast.device import available_memory, prepare
 from judge.page import write_page
 from judge.pictures import draw_texture_report
-from judge.tables import in_pieces, recovery_report, save_report, texture_report
+from judge.tables import in_pieces, recovery_report, save_report, set_report, texture_report
 from langevin import gaussian_, langevin
 from run.adam import Adam, learning_rate
 from run.flags import RunError, listed
@@ -357,15 +357,16 @@ def outputs(args, learner, run, videos, hidden, moving, last):
 
 
 def judge(args, folder, results, videos, hidden):
-    """The tables of evaluate.py. New videos of one clip are judged in pieces as long as it, beside a linear dynamical
-    system with a state of the same size: those of later frames show whether they decay. Recovered pixels of all clips
-    are judged where the truth is known. All videos are uint8 (N, T, H, W, 3)."""
+    """The tables that judge a run. New videos are judged in pieces as long as the clips (not by an encoder's windows):
+    those of later frames show whether they decay. One clip has a linear dynamical system with a state of the same size
+    beside it. Recovered pixels are judged where the truth is known. All videos are uint8 (N, T, H, W, 3)."""
     try:
         if args.task == "recovery" and hidden is not None and hidden.any():
             name, rows = "recovery", recovery_report(videos, {"recovered": results}, hidden)
-        elif hidden is None and len(videos) == 1 and results.shape[1] >= args.num_frames:
-            pieces = in_pieces(results, args.num_frames)
-            name, (rows, portraits) = "evaluation", texture_report(pieces, videos[0], lds=args.state_size)
+        elif hidden is None and results.shape[1] >= args.num_frames and not (args.encoder and len(videos) > 1):
+            name, pieces = "evaluation", in_pieces(results, args.num_frames)
+            rows, portraits = (texture_report(pieces, videos[0], lds=args.state_size) if len(videos) == 1
+                               else set_report(pieces, videos))
             draw_texture_report(folder / "evaluation.png", portraits)
         else:
             return

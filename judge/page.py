@@ -49,6 +49,7 @@ FILMS = {  # by the name of a film, without its number: what it is called, and w
 TABLES = {"evaluation": "New videos beside the clip", "recovery": "Hidden pixels, recovered"}
 ROWS = {  # what rows of a table are: their role, and their meaning
     "observed": ("reference", "the clip itself: the value of every ratio is 1, of every distance 0"),
+    "clips": ("reference", "each clip beside the others, as a mean: what one more clip of the pattern would score"),
     "later frames": ("reference", "the same clip, later: what a perfect model would score"),
     "LDS": ("reference", "a linear dynamical system (Doretto et al. 2003), the classical method to beat"),
     "Gaussian field": ("reference", "what a stationary Gaussian field, fitted to the visible pixels, expects"),

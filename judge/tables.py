@@ -15,6 +15,7 @@ from judge.metrics import (
     colour_distance,
     compare,
     motion_of,
+    moving_pixels,
     pair_distances,
     recovery_metrics,
     rms_distances,
@@ -42,6 +43,13 @@ TEXTURE_COLUMNS = {
     "imprint": ("stride|imprint", 3, "share of the frame differences' power at layer 1's stride (with -stride)"),
     "chain_distance": ("chain|dist.", 2, "mean absolute difference to the other videos; the clip: of its halves"),
 }
+SET_COLUMNS = {  # of videos beside several clips: means over them, but for the last three
+    **{name: TEXTURE_COLUMNS[name] for name in ("std_ratio", "frame_diff_ratio", "mean_image", "std_map_corr", "w1",
+                                                "autocorr", "spatial_db", "temporal_db", "imprint", "chain_distance")},
+    "nearest_psnr": TEXTURE_COLUMNS["nearest_psnr"],
+    "nearest_clip": ("nearest|clip", 0, "of several clips, the number of the one that has the nearest frames"),
+    "clips_near": ("clips|near", 0, "of several clips, how many are the nearest clip of one of the videos"),
+}
 FILLINGS = {  # simple methods to beat where pixels are hidden
     "Gaussian field": interpolate_field,
     "linear interpolation": interpolate_linear,
@@ -64,7 +72,7 @@ WINDOW_COLUMNS = {
     "frame_diff": ("frame|diff.", 2, "mean absolute difference of successive frames"),
     **{name: TEXTURE_COLUMNS[name] for name in ("frame_diff_ratio", "w1")},
 }
-COLUMNS = TEXTURE_COLUMNS | RECOVERY_COLUMNS | WINDOW_COLUMNS
+COLUMNS = TEXTURE_COLUMNS | SET_COLUMNS | RECOVERY_COLUMNS | WINDOW_COLUMNS
 
 
 def texture_report(videos: dict[str, np.ndarray], observed: np.ndarray, later: np.ndarray | None = None,
@@ -99,6 +107,44 @@ def texture_report(videos: dict[str, np.ndarray], observed: np.ndarray, later: n
     return table, {name: each for (name, _), each in zip(named, pictured) if name}
 
 
+def set_report(videos: dict[str, np.ndarray], clips: np.ndarray,
+               stride: int | None = None) -> tuple[list[dict], dict[str, dict]]:
+    """Rows of the table of videos (by name) that were learned from several clips (N, T, H, W, 3): the clips, each
+    against the other ones, as a mean; each of the videos against all clips; and their mean. See SET_COLUMNS: figures
+    are means over the clips, nearest_psnr that of the nearest clip. And portraits, as of `texture_report`; that of
+    "observed" has the clips' mean curves and map, and the first one's frame."""
+    frame = {"video": clips[0], "moving": np.logical_or.reduce([moving_pixels(clip) for clip in clips])}
+    observed = utils.in_threads(lambda clip: summarise(clip, frame), clips)
+
+    def judge(name, video, own=None):
+        figures = {k: compare(video, clip, stride) for k, clip in enumerate(observed) if k != own}
+        nearest = max(figures, key=lambda k: figures[k]["nearest_psnr"])
+        row = mean_row(name, list(figures.values()), SET_COLUMNS)
+        return row | {"nearest_psnr": figures[nearest]["nearest_psnr"], "nearest_clip": nearest}
+
+    def judge_chain(named):
+        video = summarise(named[1], frame)
+        return judge(named[0], video), portrait(video)
+
+    def mean(name, rows):
+        near = {row["nearest_clip"] for row in rows}
+        return mean_row(name, rows, SET_COLUMNS) | {"nearest_clip": None, "clips_near": len(near)}
+
+    others = utils.in_threads(lambda k: judge(None, observed[k], own=k), range(len(clips)))
+    chains, pictured = zip(*utils.in_threads(judge_chain, videos.items()))
+    add_distances(others, clips)
+    add_distances(chains, list(videos.values()))
+    table = [mean("clips", others), *chains, *([mean(f"mean of {len(chains)}", chains)] if len(chains) > 1 else [])]
+    return table, {"observed": mean_portrait([portrait(clip) for clip in observed]), **dict(zip(videos, pictured))}
+
+
+def mean_portrait(portraits):
+    """The mean of portraits, with the frame of the first."""
+    means = {name: np.mean([each[name] for each in portraits], axis=0)
+             for name in ("std", "autocorrelation", "temporal", "spatial", "histogram")}
+    return portraits[0] | means
+
+
 def in_pieces(videos: np.ndarray, frames: int) -> dict[str, np.ndarray]:
     """Videos (N, T, H, W, 3) in pieces of so many frames, by name; what is left at the end is not judged."""
     return {f"new {k} from frame {t}": video[t : t + frames] for k, video in enumerate(videos)
@@ -112,9 +158,9 @@ def add_distances(rows, videos):
             row["chain_distance"] = distances.sum() / (len(rows) - 1)
 
 
-def mean_row(name, rows):
+def mean_row(name, rows, columns=TEXTURE_COLUMNS):
     """The mean of each column over the rows that have it."""
-    columns = {c: [row[c] for row in rows if row[c] is not None] for c in TEXTURE_COLUMNS}
+    columns = {c: [row[c] for row in rows if row.get(c) is not None] for c in columns}
     return {"name": name, **{c: float(np.mean(values)) if values else None for c, values in columns.items()}}
 
 

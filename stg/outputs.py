@@ -8,7 +8,7 @@ import torch
 import utils
 from data import InputError
 from fast.device import memory_per_video
-from judge.clip import judge_against_clip
+from judge.clip import judge_by_clips
 from judge.tables import recovery_report, save_report
 from model import layer_table
 from stg.settings import settings_of
@@ -34,7 +34,7 @@ def save_outputs(args, learner, run, epoch, pictures, videos, hidden, moving, la
         utils.save_frames(run.folder / "synthesized_sequence", J)
     if last and hidden is None:
         stride = learner.f.layers[0].stride[0]
-        judge_against_clip(run.folder, {f"chain {k}": video for k, video in enumerate(J)}, settings_of(args), stride)
+        judge_by_clips(run.folder, {f"chain {k}": video for k, video in enumerate(J)}, settings_of(args), stride)
     elif last:
         found = {"mean of samples": I, "one sample": pictures["sample"]}
         judge_recovery(run.folder, found, videos, hidden, settings_of(args))
