@@ -69,7 +69,7 @@ class Learner:
         else:
             self.recovery = load_recovery(state["recovered"], hidden, self.reference.mean, batch_size)
             self.I = self.recovery.I
-        self.judged = hidden is None and len(videos) == 1 and bool((videos != videos[:, :1]).any())  # quick_metrics
+        self.judged = hidden is None and all((video != video[:1]).any() for video in videos)  # by quick_metrics
         self.tilt = torch.zeros((), device=self.device)  # rms of df/dy
         self.gradient = FastGradient(f, self.precision)  # f.gradient, faster
         self.langevin = FastLangevin(self.score, self.gradient, sample_steps, self.chunk)
@@ -162,7 +162,7 @@ class Learner:
         numbers = {name: float(value) for name, value in numbers.items()}
         if self.judged:
             due = (self.done + 1) % self.log_step == 0
-            numbers |= quick_metrics(J, I[0]) if due else dict.fromkeys(QUICK_COLUMNS)
+            numbers |= quick_metrics(J, I) if due else dict.fromkeys(QUICK_COLUMNS)
         return numbers
 
     def check(self, metrics):

@@ -54,10 +54,9 @@ def test_a_clip_against_itself(clip):
 
 
 def test_the_figures_of_a_log_are_those_of_the_table(clip):
-    videos = [np.roll(clip, 3, axis=1), clip // 2]
-    as_tensors = to_tensor(np.stack([clip, *videos]))
-    quick = quick_metrics(as_tensors[1:], as_tensors[0])
-    rows = [texture_metrics(video, clip) for video in videos]
+    videos, clips = [np.roll(clip, 3, axis=1), clip // 2, clip[::-1]], [clip, 255 - clip // 3]
+    quick = quick_metrics(to_tensor(np.stack(videos)), to_tensor(np.stack(clips)))
+    rows = [texture_metrics(video, clip) for video in videos for clip in clips]
     assert quick == {name: pytest.approx(np.mean([row[name] for row in rows]), rel=1e-5) for name in quick}
     assert list(quick) == list(QUICK_COLUMNS)
 
