@@ -737,6 +737,15 @@ def test_new_videos_of_one_clip_are_judged_piece_by_piece(program, clips, tmp_pa
     assert (tmp_path / "out/waves/evaluation.png").exists()
 
 
+def test_new_videos_of_several_clips_are_judged_beside_all_of_them(program, tmp_path):
+    code, out, err = program(**{**LEARN, "num_epochs": 1, "num_frames": 6, "num_batches_in_test": 1})
+    assert (code, err) == (0, "") and "nearest" in out
+    with open(tmp_path / "out/waves/evaluation.csv", newline="") as file:
+        judged = list(csv.DictReader(file))
+    assert [row["name"] for row in judged] == ["clips", "new 0 from frame 0", "new 0 from frame 6", "mean of 2"]
+    assert {row["nearest_clip"] for row in judged[1:-1]} <= {"0", "1"} and judged[-1]["clips_near"] in ("1", "2")
+
+
 @pytest.mark.usefixtures("gpu")
 def test_a_gpu_learns_goes_on_and_generates(program, tmp_path):
     for settings in ({"num_epochs": 1}, {"num_epochs": 2}, {"test": True, "init_state": "random"}):

@@ -219,6 +219,20 @@ def test_metrics_have_a_row_for_each_epoch_that_agrees_with_the_state(learned, d
         assert last[name] == pytest.approx(value, rel=1e-4), name
 
 
+def test_several_clips_are_judged_by_all_of_them(tmp_path, flags, data_path):
+    done = call(flags(tmp_path, *"-category three -batch_size 2 -num_epochs 2".split()))
+    assert (done.code, done.err) == (0, "") and "not judged" not in done.out
+    run, I = tmp_path / "three", data.to_tensor(data.load_category(data_path, "three", 12, (16, 16))[0])
+    rows = json.loads((run / "evaluation.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["clips", *(f"chain {k}" for k in range(4)), "mean of 4"]
+    assert all(row["nearest_clip"] in range(3) for row in rows[1:5]) and rows[5]["clips_near"] in (1, 2, 3)
+    assert (run / "evaluation.csv").exists() and (run / "evaluation.png").exists()
+    state = state_of(run)
+    quick = quick_metrics(torch.cat(state["chains"]) + state["reference"]["mean"], I)
+    assert quick == {name: pytest.approx(float(rows_of(run)[-1][name]), rel=1e-4) for name in quick}
+    assert rows[5]["mean_image"] == pytest.approx(quick["mean_image"], rel=0.01)  # of frames that are rounded
+
+
 def test_tensorboard_has_every_curve_a_sheet_an_animation_and_the_settings(learned):
     log, rows = read_log(learned), rows_of(learned)
     assert set(rows[0]) - {"epoch"} <= set(log.Tags()["scalars"])
