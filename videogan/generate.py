@@ -13,6 +13,7 @@ from judge.page import write_page
 from run.folder import delete_outputs, find_checkpoint, load_checkpoint
 from videogan.clips import first_of, grey, load, unit
 from videogan.nets import FRAMES, LATENT, SIZE, Generator
+from videogan.released import load_released
 
 SAMPLES = 128  # new videos, if nothing else is said (released)
 
@@ -86,26 +87,38 @@ def frames_of_clips(count, settings):
     return np.stack(list(frames.values())[:count])
 
 
+def load_generator(path, device):
+    """The generator of a checkpoint, and the checkpoint's state; of a released model (.t7), the state is empty."""
+    if Path(path).suffix == ".t7":
+        G = load_released(path)
+        if not isinstance(G, Generator):
+            raise data.InputError(f"'{path}' is a discriminator: -ckpt takes a generator")
+        return G.to(device), {}
+    state = load_checkpoint(path, device, "G")
+    G = Generator(state["settings"]["streams"], state["settings"]["conditional"]).to(device)
+    G.load_state_dict(state["G"])
+    return G, state
+
+
 def generate(args, given):
     """-test: new videos, and the foreground, mask and background that they are made of."""
     prepare(args.device)
     folder = Path(args.output_dir) / args.category
     path = find_checkpoint(folder, args.ckpt)
-    state = load_checkpoint(path, args.device, "G")
-    learned = state["settings"]
-    G = Generator(learned["streams"], learned["conditional"]).to(args.device)
-    G.load_state_dict(state["G"])
-    if args.image and not learned["conditional"]:
+    G, state = load_generator(path, args.device)
+    if args.image and not G.conditional:
         raise data.InputError(f"-image needs a model learned with -conditional, '{path}' is not")
     if args.image:
         frames = read_pictures(args.image)
         if args.sample_size not in (None, len(frames)):
             raise data.InputError(f"{len(frames)} first frames (-image) make as many videos, not {args.sample_size}")
         source = first_frames(frames[:, None]).to(args.device)
-    elif not learned["conditional"]:
+    elif not G.conditional:
         source = draw(args.device, args.seed, args.sample_size or SAMPLES, "generate")
+    elif not state:
+        raise data.InputError(f"'{path}' makes videos from pictures: name them with -image")
     elif args.sample_size and args.sample_size > len(state["fixed"]):
-        frames = frames_of_clips(args.sample_size, vars(args) | learned | given)
+        frames = frames_of_clips(args.sample_size, vars(args) | state["settings"] | given)
         source = first_frames(frames[:, None]).to(args.device)
     else:
         source = state["fixed"][: args.sample_size]

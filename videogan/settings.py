@@ -34,8 +34,8 @@ def build_parser():
     add(group, "lr", 0.0002, "learning rate of Adam, both nets", type=positive_float)
     add(group, "beta1", 0.5, "first-moment decay of Adam", type=float)
     group = parser.add_argument_group("sampling a learned model")
-    add(group, "test generate", help="write new videos, and what they are made of, to the run's folder test",
-        action="store_true")
+    add(group, "test generate", help="write new videos, and what they are made of, to the run's folder test; -ckpt may "
+        "name a model that the authors released, a .t7 file", action="store_true")
     add(group, "sample_size", None, "how many videos (128, as released; conditional: one of each first frame that "
         "the checkpoint keeps, 16 at most)", type=positive_int)
     add(group, "image", None, "conditional: first frames, pictures or folders of them, a video from each", nargs="+")
