@@ -88,7 +88,8 @@ def frames_of_clips(count, settings):
 
 
 def load_generator(path, device):
-    """The generator of a checkpoint, and the checkpoint's state; of a released model (.t7), the state is empty."""
+    """The generator that draws samples, of a checkpoint or a released model (.t7), and the state that the checkpoint
+    holds; a released model has none, {}."""
     if Path(path).suffix == ".t7":
         G = load_released(path)
         if not isinstance(G, Generator):
@@ -96,7 +97,7 @@ def load_generator(path, device):
         return G.to(device), {}
     state = load_checkpoint(path, device, "G")
     G = Generator(state["settings"]["streams"], state["settings"]["conditional"]).to(device)
-    G.load_state_dict(state["G"])
+    G.load_state_dict(state.get("average") or state["G"])
     return G, state
 
 

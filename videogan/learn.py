@@ -4,6 +4,7 @@ Vondrick, Pirsiavash, Torralba, "Generating Videos with Scene Dynamics", NIPS 20
 the discriminator and one of the generator; nets.py has the nets and the glossary.
 """
 
+import copy
 import math
 import sys
 import time
@@ -18,7 +19,7 @@ from judge.page import write_page
 from judge.tables import save_report, window_report
 from run.adam import Adam
 from run.flags import RunError, listed
-from run.folder import Run, start_from
+from run.folder import Run, load_weights, start_from
 from run.loop import fit
 from utils import save_frames
 from videogan.clips import check_bad, collate, first_of, load, order, unit
@@ -27,17 +28,17 @@ from videogan.nets import FAKE, FRAMES, REAL, SIZE, Discriminator, Generator, la
 from videogan.settings import settings_of
 
 # Settings that a resumed run may change; all others decide the result.
-CHANGEABLE = ("num_iterations", "lr", "log_step", "keep", "device", "data_path", "data_list", "output_dir", "workers",
-              "fps")
+CHANGEABLE = ("num_iterations", "lr", "average", "log_step", "keep", "device", "data_path", "data_list", "output_dir",
+              "workers", "fps")
 LOG_EVERY = 10  # at most: iterations of one row of metrics.csv; only then the device is waited for
 SHOWN = ("loss_D", "loss_G", "accuracy_real", "accuracy_fake")  # metrics on the progress bar
 SAMPLES = 16  # videos of a fixed z, drawn at each log step
 JUDGED = 64  # videos that are compared with those held out, at the end
 
 
-def build_nets(streams, conditional, device):
+def build_nets(streams, conditional, spectral, device):
     """G and D, on the device and in the memory order that is fastest there."""
-    G, D = Generator(streams, conditional).to(device), Discriminator(conditional).to(device)
+    G, D = Generator(streams, conditional).to(device), Discriminator(conditional, spectral).to(device)
     if device.type == "cuda":
         for layer in (*G.modules(), *D.modules()):
             if isinstance(layer, torch.nn.Conv3d | torch.nn.ConvTranspose3d):
@@ -50,10 +51,28 @@ def cross_entropy(logits, label):
     return F.cross_entropy(logits, torch.full((len(logits),), label, device=logits.device))
 
 
-def discriminator_loss(D, real, fake):
-    """Cross entropy on real and on generated videos, summed; `fake` lets no gradient through. Also D's logits."""
+def discriminator_loss(D, real, fake, r1=0.0):
+    """Cross entropy on real and on generated videos, summed, and the R1 penalty, weighted by r1 / 2; `fake` lets no
+    gradient through. Also D's logits, and the two alone."""
+    real = real.detach().requires_grad_(r1 > 0)
     on_real, on_fake = D(real), D(fake.detach())
-    return cross_entropy(on_real, REAL) + cross_entropy(on_fake, FAKE), on_real, on_fake
+    entropy = cross_entropy(on_real, REAL) + cross_entropy(on_fake, FAKE)
+    penalty = r1_penalty(real, on_real) if r1 else entropy.new_zeros(())
+    return entropy + r1 / 2 * penalty, on_real, on_fake, entropy, penalty
+
+
+def r1_penalty(real, logits):
+    """R1 (Mescheder, Geiger, Nowozin, ICML 2018): the squared norm of the gradient, at real videos, of what a
+    discriminator of one logit would say; for our two it is their difference."""
+    g, = torch.autograd.grad((logits[:, REAL] - logits[:, FAKE]).sum(), real, create_graph=True)
+    return g.square().flatten(1).sum(1).mean()
+
+
+@torch.no_grad()
+def average_into(sampler, G, share):
+    """Move the weights and running statistics of `sampler` by this share of the way to G's."""
+    for mean, now in zip(sampler.state_dict().values(), G.state_dict().values(), strict=True):
+        mean.lerp_(now, share) if mean.is_floating_point() else mean.copy_(now)
 
 
 def generator_loss(D, scene, frame, mask_penalty, frame_weight):
@@ -72,25 +91,30 @@ class Learner:
     """The state of learning and one iteration of it: `learn` gets the real videos, `commit` does a step of D and then
     of G on the same videos.
 
-    G, D: generator and discriminator; done: iterations; bad: clips that could not be read, by number; fixed: z, or
-    first frames, of the samples that are drawn at each log step; recent: the figures since the last row of the log.
+    G, D: generator and discriminator; sampler: what draws samples, G or its moving average; done: iterations; bad:
+    clips that could not be read, by number; fixed: z, or first frames, of the samples that are drawn at each log step;
+    recent: the figures since the last row of the log.
     """
 
     def __init__(self, G, D, state, train, fixed, *, conditional, streams, num_iterations, batch_size, mask_penalty,
-                 frame_weight, lr, beta1, precision, seed, log_step, workers, settings):
+                 frame_weight, lr, beta1, average, r1, precision, seed, log_step, workers, settings):
         """state: a checkpoint's, or None for a new run; train: the dataset to learn from; settings: plain types by
         name, for checkpoints. Everything else is as its flag."""
         self.G, self.D, self.train, self.fixed, self.done, self.bad = G, D, train, fixed, 0, {}
         self.conditional, self.streams, self.num_iterations, self.seed = conditional, streams, num_iterations, seed
         self.mask_penalty, self.frame_weight, self.precision = mask_penalty, frame_weight, precision
+        self.average, self.r1 = average, r1
         self.log_step, self.settings, self.device = log_step, settings, fixed.device
         self.optimizers = [Adam(net.parameters(), lr, beta1) for net in (G, D)]
         if state:
-            G.load_state_dict(state["G"])
-            D.load_state_dict(state["D"])
+            load_weights(G, state["G"], "model/latest.pt")
+            load_weights(D, state["D"], "model/latest.pt")
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
             self.fixed, self.done, self.bad = state["fixed"], state["iteration"], state["bad"]
+        self.sampler = copy.deepcopy(G) if average else G
+        if average and state:
+            self.sampler.load_state_dict(state.get("average") or state["G"])
         batches = order(len(train), batch_size, seed, self.done)
         self.loader = DataLoader(train, batch_sampler=batches, collate_fn=collate, num_workers=workers,
                                  pin_memory=self.device.type == "cuda", prefetch_factor=4 if workers else None)
@@ -118,7 +142,7 @@ class Learner:
             scene = self.G(source)
 
             # 1. discriminator: real videos against generated ones
-            loss_D, on_real, on_fake = discriminator_loss(self.D, real, scene.video)
+            loss_D, on_real, on_fake, entropy, penalty = discriminator_loss(self.D, real, scene.video, self.r1)
             optimizer_D.zero_grad()
             loss_D.backward()
             optimizer_D.step()
@@ -130,9 +154,11 @@ class Learner:
             optimizer_G.step()
 
         self.done += 1
+        if self.average:  # at first the mean of all so far
+            average_into(self.sampler, self.G, max(1 - self.average, 1 / self.done))
         with torch.no_grad():
             accuracies = [(on_real.argmax(1) == REAL).float().mean(), (on_fake.argmax(1) == FAKE).float().mean()]
-            self.recent.append(torch.stack([loss_D / 2, *accuracies, *terms]))
+            self.recent.append(torch.stack([entropy / 2, *accuracies, penalty, *terms]))
         if self.done % math.gcd(LOG_EVERY, self.log_step) and self.done != self.num_iterations:
             return None
         metrics = self.metrics()
@@ -146,8 +172,10 @@ class Learner:
 
     def metrics(self):
         """Means over the iterations since the last call, as plain numbers by name. loss_D is halved, as released."""
-        names = ["loss_D", "accuracy_real", "accuracy_fake", "loss_G", "mask_mean", "first_frame_error"]
+        names = ["loss_D", "accuracy_real", "accuracy_fake", "r1_penalty", "loss_G", "mask_mean", "first_frame_error"]
         numbers = dict(zip(names, torch.stack(self.recent).mean(0).tolist(), strict=True))
+        if not self.r1:
+            del numbers["r1_penalty"]
         if self.streams == 1:
             del numbers["mask_mean"]
         if not self.conditional:
@@ -163,6 +191,7 @@ class Learner:
         return {
             "G": self.G.state_dict(),
             "D": self.D.state_dict(),
+            "average": self.sampler.state_dict() if self.average else None,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "fixed": self.fixed,
             "iteration": self.done,
@@ -178,7 +207,7 @@ def learn(args):
     train, held_out, inputs = load(
         data_path=args.data_path, data_list=args.data_list, category=args.category, window_step=args.window_step,
         share=args.held_out, start=args.start_frame, step=args.frame_step, fps=args.fps)
-    nets = build_nets(args.streams, args.conditional, args.device)
+    nets = build_nets(args.streams, args.conditional, args.spectral_norm, args.device)
     about = "\n".join([header(args, nets, train, held_out), *inputs.lines])
     if args.dry_run:
         return print(about, *listed(settings_of(args)), sep="\n")
@@ -206,13 +235,14 @@ def make_learner(args, nets, state, train, unseen):
     return Learner(
         *nets, state, train, fixed, conditional=args.conditional, streams=args.streams,
         num_iterations=args.num_iterations, batch_size=args.batch_size, mask_penalty=args.mask_penalty,
-        frame_weight=args.frame_weight, lr=args.lr, beta1=args.beta1, precision=args.precision, seed=args.seed,
-        log_step=args.log_step, workers=args.workers, settings=settings_of(args))
+        frame_weight=args.frame_weight, lr=args.lr, beta1=args.beta1, average=args.average, r1=args.r1,
+        precision=args.precision, seed=args.seed, log_step=args.log_step, workers=args.workers,
+        settings=settings_of(args))
 
 
 def outputs(args, learner, run, unseen, moving, last):
     """A function that writes what there is to see."""
-    iteration, scenes = learner.done, generate_scenes(learner.G, learner.fixed)
+    iteration, scenes = learner.done, generate_scenes(learner.sampler, learner.fixed)
 
     def write():
         rows = {f"{name} {k}": np.broadcast_to(videos[k], scenes["gen"][k].shape)
@@ -232,7 +262,7 @@ def judge(args, learner, folder, unseen):
     if len(unseen) == 0:
         return print("not judged: no clips are held out (-held_out)")
     source = first_frames(unseen).to(args.device) if args.conditional else draw(args.device, args.seed, JUDGED, "judge")
-    samples = generate_scenes(learner.G, source)["gen"]
+    samples = generate_scenes(learner.sampler, source)["gen"]
     rows = window_report(samples, unseen, first_of(learner.train, JUDGED))
     save_report(folder, "evaluation", rows, settings_of(args))
 

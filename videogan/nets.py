@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 FRAMES, SIZE = 32, 64  # of every video: the nets are built for them
 LATENT = 100
@@ -101,9 +102,10 @@ def compose(f, m, b):
 
 class Discriminator(nn.Module):
     """D: two logits (N, 2), fake and real, of videos (N, 3, 32, 64, 64). The conditional one is twice as wide; it sees
-    the video only, not the frame that it was made from (released)."""
+    the video only, not the frame that it was made from (released). spectral: each convolution's weights are divided by
+    their largest singular value (Miyato, Kataoka, Koyama, Yoshida, ICLR 2018), which the released net does not do."""
 
-    def __init__(self, conditional=False):
+    def __init__(self, conditional=False, spectral=False):
         super().__init__()
         c, leaky = (2 * WIDTH if conditional else WIDTH), nn.LeakyReLU(0.2, inplace=True)
         self.features = nn.Sequential(
@@ -112,6 +114,9 @@ class Discriminator(nn.Module):
         )
         self.classify = nn.Conv3d(8 * c, 2, (2, 4, 4))  # its input is (N, 8c, 2, 4, 4)
         initialise(self)
+        if spectral:
+            for layer in [block[0] for block in self.features] + [self.classify]:
+                spectral_norm(layer)
 
     def forward(self, video):
         return self.classify(self.features(video)).flatten(1).float()

@@ -33,6 +33,10 @@ def build_parser():
     add(group, "frame_weight", 10.0, "conditional: weight of the first frame's L1 error", type=float)
     add(group, "lr", 0.0002, "learning rate of Adam, both nets", type=positive_float)
     add(group, "beta1", 0.5, "first-moment decay of Adam", type=float)
+    add(group, "average", 0.0, "samples: decay of a moving average of the generator, which draws them; 0: none",
+        type=float)
+    add(group, "r1", 0.0, "weight of the R1 penalty, the discriminator's squared gradient at real clips", type=float)
+    add(group, "spectral_norm", help="divide the discriminator's weights by their spectral norm", action="store_true")
     group = parser.add_argument_group("sampling a learned model")
     add(group, "test generate", help="write new videos, and what they are made of, to the run's folder test; -ckpt may "
         "name a model that the authors released, a .t7 file", action="store_true")
@@ -55,7 +59,8 @@ def parse(argv=None):
         args.mask_penalty = 0.0 if args.conditional else 0.1
     if args.precision == "auto":
         args.precision = "bf16" if args.device.type == "cuda" else "fp32"
-    for name, low, high in (("beta1", 0, 1), ("held_out", 0, 0.9), ("mask_penalty", 0, 1e6), ("frame_weight", 0, 1e6)):
+    for name, low, high in (("beta1", 0, 1), ("average", 0, 1), ("held_out", 0, 0.9), ("mask_penalty", 0, 1e6),
+                            ("frame_weight", 0, 1e6), ("r1", 0, 1e6)):
         if not low <= getattr(args, name) < high:
             parser.error(f"argument -{name}: {getattr(args, name)} is not in [{low}, {high:g})")
     if args.image and not args.test:

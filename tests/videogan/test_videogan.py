@@ -183,7 +183,7 @@ def test_a_step_of_each_net_goes_its_way():
     G, D = Generator(), Discriminator()
     z, real = torch.randn(4, 100), torch.rand(4, 3, 32, 64, 64) * 2 - 1
     video = G(z).video.detach()
-    first, on_real, _ = discriminator_loss(D, real, video)
+    first, on_real, *_ = discriminator_loss(D, real, video)
     assert on_real.shape == (4, 2)
     first.backward()
     Adam(D.parameters(), args.lr, args.beta1).step()
@@ -401,7 +401,7 @@ def test_the_conditional_net_learns_from_first_frames_and_takes_pictures(sea, tm
     args = settings("-conditional", "-category", "sea", "-data_path", str(sea), "-held_out", "0")
     train, held_out = load_of(args)
     assert len(held_out) == 0
-    G, D = build_nets(2, True, args.device)
+    G, D = build_nets(2, True, False, args.device)
     learner = make_learner(args, (G, D), None, train, first_of(held_out, 4))
     for _ in range(2):
         learner.learn()
