@@ -40,30 +40,34 @@ def slices(total, length):
 def check_content(content, clips, content_size, replay=False):
     """InputError if -content names a clip that there is not."""
     if content == "random" and replay:
-        raise data.InputError("-replay shows inferred content, or that of one clip: -content random does not fit")
+        raise data.InputError("-replay shows inferred content, or that of clips: -content random does not fit")
     if content in ("inferred", "random"):
         return
-    if not content.isdecimal() or int(content) >= clips or not content_size:
+    ends = content.split(":")
+    if len(ends) > 2 or not content_size or not all(end.isdecimal() and int(end) < clips for end in ends):
         known = f"0 to {clips - 1}" if content_size else "no number: the model has no content (-content_size 0)"
-        raise data.InputError(f"-content {content} is not inferred, random, or a clip's number, {known}")
+        raise data.InputError(f"-content {content} is not inferred, random, or a clip's number, {known}, or two: 0:1")
 
 
 @torch.no_grad()
-def new_videos(net, latents, batch, *, batch_size, chunk, sections, burn_in, init_state, content, seed):
-    """Mini-batch number `batch` of new videos (N, 3, T, H, W), `sections` chunks of `chunk` frames long, from new
-    innovations and the first state and content that are asked for (the flags init_state and content); 'inferred' are
-    those of the first mini-batch of clips (as released). burn_in: frames that are left out at the start."""
+def new_videos(net, latents, batch, *, batch_size, batches, chunk, sections, burn_in, init_state, content, seed):
+    """Mini-batch number `batch` of `batches` of new videos (N, 3, T, H, W), `sections` chunks of `chunk` frames long,
+    from new innovations and the first state and content that are asked for (the flags init_state and content);
+    'inferred' are those of the first mini-batch of clips (as released). burn_in: frames that are left out at the start.
+    With content 'i:j' all videos move as one, from the state of clip i, and only their look differs."""
     inferred = {name: u[:batch_size] for name, u in latents.items()}
     n, device = len(inferred["s"]), inferred["s"].device
-    generators = [utils.generator(device, seed, "new", batch * n + k) for k in range(n)]
+    start, _, end = content.partition(":")
+    generators = [utils.generator(device, seed, "new", 0 if end else batch * n + k) for k in range(n)]
     motion_size, xi_size, state_size = net.transition.inputs
 
     def draw(*size):
         return gaussian_(torch.empty(n, *size, device=device), generators)
 
     xi, m = draw(burn_in + sections * chunk, xi_size), draw(motion_size)
-    s = draw(state_size) if init_state == "random" else inferred["s"]
-    a = draw(inferred["a"].shape[1]) if content == "random" else contents(inferred["a"], latents, content)
+    s = draw(state_size) if init_state == "random" else latents["s"][[int(start)] * n] if end else inferred["s"]
+    a = draw(inferred["a"].shape[1]) if content == "random" else contents(
+        inferred["a"], latents, content, batch * n, batches * n)
     if burn_in:
         s = net.transition(xi[:, :burn_in], s, m)[:, -1]
     return net.generate(xi[:, burn_in:], s, a, m, chunk)
@@ -71,24 +75,30 @@ def new_videos(net, latents, batch, *, batch_size, chunk, sections, burn_in, ini
 
 def asked_for(args):
     """What `new_videos` takes of the settings."""
-    return {"batch_size": args.batch_size, "chunk": args.truncated_backprop_length,
-            "sections": args.num_sections_in_test, "burn_in": args.burn_in, "init_state": args.init_state,
-            "content": args.content, "seed": args.seed}
+    return {"batch_size": args.batch_size, "batches": args.num_batches_in_test,
+            "chunk": args.truncated_backprop_length, "sections": args.num_sections_in_test, "burn_in": args.burn_in,
+            "init_state": args.init_state, "content": args.content, "seed": args.seed}
 
 
 def replayed_videos(net, latents, *, batch_size, chunk, content="inferred"):
-    """The clips (N, 3, T, H, W) as they are inferred; content 'i' shows their motion with the appearance of clip i."""
+    """The clips (N, 3, T, H, W) as they are inferred; with other content, their motion with the look of others."""
     videos = []
     for rows in slices(len(latents["s"]), batch_size):
         inferred = {name: u[rows] for name, u in latents.items()}
-        inferred["a"] = contents(inferred["a"], latents, content)
+        inferred["a"] = contents(inferred["a"], latents, content, rows.start, len(latents["s"]))
         videos.append(net.generate(**inferred, chunk=chunk))
     return torch.cat(videos)
 
 
-def contents(inferred, latents, content):
-    """Content vectors (N, dim a) of videos whose own are `inferred`: these, or, by its number, one clip's for all."""
-    return latents["a"][[int(content)] * len(inferred)] if content.isdecimal() else inferred
+def contents(inferred, latents, content, first, total):
+    """Content vectors (N, dim a) of the videos `first`, first + 1, ... of `total`, whose own are `inferred`: these; of
+    content 'i', clip i's for all; of 'i:j', those on a straight line over all videos from clip i's to clip j's."""
+    if content == "inferred":
+        return inferred
+    ends = content.split(":")
+    start, end = latents["a"][int(ends[0])], latents["a"][int(ends[-1])]
+    along = torch.arange(first, first + len(inferred), device=start.device) / max(total - 1, 1)
+    return torch.lerp(start, end, along[:, None])
 
 
 def encode_picture(net, path, side):

@@ -129,7 +129,8 @@ def add_learning_flags(parser, add):
     add(group, "init_state", None, "first state: as inferred, or random", choices=("inferred", "random"))
     add(group, "burn_in", 0, "frames left out at the start (the paper starts from a random state, and leaves some out)",
         type=non_negative_int)
-    add(group, "content", "inferred", "content: each clip's, as inferred; random; or that of clip 0, 1, ...")
+    add(group, "content", "inferred", "content: each clip's, as inferred; random; that of clip 0, 1, ...; or, as 0:3, "
+        "on a line from clip 0's in the first video to clip 3's in the last, whose motion is the same")
     add(group, "replay", help="generate from the inferred noise: the clips again, not new videos", action="store_true")
     add(group, "animate", None, "generate from a picture, the first frame, by a model learned with -encoder")
     add_run_flags(parser, output_dir=None, by_task=f" (by task: {', '.join(PRESETS['output_dir'])})", log_step=10,

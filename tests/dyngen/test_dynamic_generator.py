@@ -457,7 +457,8 @@ def test_the_rate_falls_at_the_end(make_learner):
 def test_each_clip_is_generated_with_its_own_content_or_with_the_one_asked_for(make_learner):
     learner = make_learner(clips=3, content_size=3, batch_size=3)
     latents, seen = learner.latents, []
-    asked = {"batch_size": 3, "chunk": 3, "sections": 4, "burn_in": 4, "init_state": "inferred", "seed": 0}
+    asked = {"batch_size": 3, "chunk": 3, "sections": 4, "burn_in": 4, "init_state": "inferred", "seed": 0,
+             "batches": 2}
     generate = learner.net.generate
     learner.net.generate = lambda xi, s, a, m, chunk: seen.append((xi, s, a)) or generate(xi, s, a, m, chunk)
     for content in ("inferred", "2", "random"):
@@ -475,6 +476,14 @@ def test_each_clip_is_generated_with_its_own_content_or_with_the_one_asked_for(m
     seen.clear()
     replayed_videos(learner.net, latents, batch_size=3, chunk=3, content="1")
     assert torch.equal(seen[0][0], latents["xi"]) and torch.equal(seen[0][2], latents["a"][[1, 1, 1]])
+
+    seen.clear()  # six videos on the way from one look to another, of one motion
+    for batch in range(2):
+        new_videos(learner.net, latents, batch, **asked | {"content": "2:0"})
+    xi, s, a = (torch.cat(parts) for parts in zip(*seen))
+    assert torch.equal(a[0], latents["a"][2]) and torch.equal(a[-1], latents["a"][0])
+    assert torch.allclose(a.diff(dim=0), (a[-1] - a[0]).expand(5, -1) / 5, atol=1e-6)
+    assert torch.equal(xi, xi[:1].expand_as(xi)) and torch.equal(s, latents["s"][[2] * 6])
 
 
 # ------------------------------------------------------------------------------------------------------ command line
@@ -696,6 +705,7 @@ def test_dry_run_leaves_nothing(program, tmp_path):
     ({"category": "masked", "mask_file": "mask.npy", "num_frames": 9},
      "is 7x8x8 (frames x height x width), the clip is 9x64x64"),
     ({"content": 2, "content_size": 3, "num_frames": 9}, "is not inferred, random, or a clip's number, 0 to 1"),
+    ({"content": "1:2", "content_size": 3, "num_frames": 9}, "a clip's number, 0 to 1, or two"),
     ({"content": 0, "num_frames": 9}, "the model has no content"),
     ({"encoder": True, "im_size": 32}, "-encoder takes -im_size 64"),
     ({"encoder": True}, "has 60 frames: lower -num_frames"),
