@@ -18,7 +18,9 @@ import utils
 from dyngen.generate import asked_for, build_net, check_content, grey, new_videos, replayed_videos, slices, unit
 from dyngen.nets import layer_table, memory_per_frame
 from dyngen.settings import settings_of
+from dyngen.start import start
 from fast.device import available_memory, prepare
+from judge.fillings import interpolate_field
 from judge.page import write_page
 from judge.pictures import draw_texture_report
 from judge.tables import in_pieces, recovery_report, save_report, set_report, texture_report
@@ -318,12 +320,17 @@ def learn(args):
 
 
 def make_learner(args, net, state, videos, hidden):
-    """The Learner of a run that begins, or goes on from the checkpoint `state`."""
-    return Learner(
+    """The Learner of a run that begins, or goes on from the checkpoint `state`. With the stationary transition one that
+    begins with no other run's weights starts from the clips, hidden pixels as a Gaussian field expects them."""
+    learner = Learner(
         net, state, videos, hidden, judged=args.task == "recovery", num_epochs=args.num_epochs,
         batch_size=args.batch_size, chunk=args.truncated_backprop_length, likelihood_scale=args.likelihood_scale,
         refsig=args.refsig, sample_steps=args.sample_steps, step_size=args.step_size, precision=args.precision,
         lr=args.lr, anneal=args.anneal, beta1=args.beta1, seed=args.seed, settings=settings_of(args))
+    if args.dynamic_mode == "stationary" and state is None and args.ckpt is None:
+        filled = videos if hidden is None else np.stack([interpolate_field(*pair) for pair in zip(videos, hidden)])
+        learner.latents |= {name: u.to(args.device) for name, u in start(net, unit(filled)).items()}
+    return learner
 
 
 def pictures(args, learner, videos):

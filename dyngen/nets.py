@@ -28,20 +28,25 @@ def begin(layer, std):
     compiler."""
     if not layer.weight.is_meta:
         nn.init.normal_(layer.weight, std=std)
-        nn.init.zeros_(layer.bias)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
 
 
 class Transition(nn.Module):
     """F: s_t = tanh(s_{t-1} + r_t), with r_t a net of [m, xi_t, s_{t-1}].
 
     mode 'nonlinear': two hidden layers of 20 ReLU units (paper, Experiment 1); 'linear': one matrix and a bias.
+    'stationary', neither in the paper nor in the released code: s_t = L^-1 [W xi_t + M s_{t-1}], where L is the lower
+    triangular root of W W' + M M'. That is A s_{t-1} + B xi_t with A A' + B B' = 1, whatever W and M: states keep the
+    N(0, 1) of s_0, and videos neither fade nor explode.
     """
 
     def __init__(self, state_size, xi_size, motion_size=0, mode="nonlinear"):
         super().__init__()
-        self.inputs = (motion_size, xi_size, state_size)
+        self.inputs, self.mode = (motion_size, xi_size, state_size), mode
         widths = [sum(self.inputs), *([20, 20] if mode == "nonlinear" else []), state_size]
-        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in zip(widths, widths[1:], strict=False))
+        pairs, bias = zip(widths, widths[1:], strict=False), mode != "stationary"
+        self.layers = nn.ModuleList(nn.Linear(*pair, bias) for pair in pairs)
         for k, layer in enumerate(self.layers, start=1):
             # Differs from upstream, whose 0.001 everywhere lets hidden units die and xi lose its hold on the state
             begin(layer, std=0.001 if k == len(self.layers) else (2 / layer.in_features) ** 0.5)
@@ -50,13 +55,16 @@ class Transition(nn.Module):
         """The states (N, T, dim s) that xi (N, T, dim xi) drives from s = s_0 (N, dim s), under m (N, dim m)."""
         first, *others = self.layers
         by_motion, by_xi, by_state = first.weight.split(self.inputs, dim=1)
+        if self.mode == "stationary":
+            L = torch.linalg.cholesky(by_xi @ by_xi.T + by_state @ by_state.T)
+            by_xi, by_state = (torch.linalg.solve_triangular(L, W, upper=False) for W in (by_xi, by_state))
         drive = F.linear(xi, by_xi, first.bias) + F.linear(m, by_motion)[:, None]  # (N, T, 20): all that time allows
         states = []
         for driven in drive.unbind(1):
             r = torch.addmm(driven, s, by_state.T)
             for layer in others:
                 r = layer(r.relu())
-            s = torch.tanh(s + r)
+            s = r if self.mode == "stationary" else torch.tanh(s + r)
             states.append(s)
         return torch.stack(states, dim=1)
 
@@ -92,9 +100,13 @@ def by_columns(x, layer):
 
 
 class Generator(nn.Module):
-    """G: a frame from [a, s_t], by transposed convolutions, each but the last followed by ShiftNorm and ReLU."""
+    """G: a frame from [a, s_t], by transposed convolutions, each but the last followed by ShiftNorm and ReLU.
 
-    def __init__(self, input_size, image_size):
+    linear_size: dim s where a linear map of s_t is added to what they draw, which neither the paper nor the released
+    code has; 0 for none.
+    """
+
+    def __init__(self, input_size, image_size, linear_size=0):
         super().__init__()
         specs = generator_layers(image_size)
         widths = [input_size, *(spec[0] for spec in specs)]
@@ -102,6 +114,7 @@ class Generator(nn.Module):
         self.norms = nn.ModuleList(ShiftNorm(c) for c in widths[1:-1])
         for layer in self.layers:
             begin(layer, std=0.005)
+        self.linear = nn.Linear(linear_size, 3 * image_size**2) if linear_size else None
         self.to(memory_format=torch.channels_last)  # on a CPU this halves the time of a Langevin step
 
     def forward(self, code):
@@ -114,7 +127,10 @@ class Generator(nn.Module):
                 x = by_columns(x, layer) if layer.stride == (1, 1) else layer(x)
             if k < len(self.norms):
                 x = self.norms[k](x).relu()
-        return x.tanh()
+        x = x.tanh()
+        if self.linear:
+            x = x + self.linear(code[:, -self.linear.in_features :]).view(x.shape)
+        return x
 
 
 class Encoder(nn.Module):
@@ -144,7 +160,7 @@ class DynamicGenerator(nn.Module):
         super().__init__()
         self.content_size = content_size
         self.transition = Transition(state_size, xi_size, motion_size, mode)
-        self.generator = Generator(content_size + state_size, image_size)
+        self.generator = Generator(content_size + state_size, image_size, state_size if mode == "stationary" else 0)
         self.encoder = Encoder(content_size, state_size) if encoder else None
 
     def forward(self, xi, s, a, m, low=False):
@@ -193,6 +209,9 @@ def layer_table(net):
         kernel, side = layer.kernel_size[0], output_side(layer, side)
         what = f"transposed {kernel}x{kernel} / {layer.stride[0]}, {layer.in_channels} -> {layer.out_channels}"
         rows.append(("G", k, what, f"{side}x{side}", layer))
+    if net.generator.linear:
+        what = f"linear {net.generator.linear.in_features} -> 3, added"
+        rows.append(("G", "+", what, f"{side}x{side}", net.generator.linear))
     for k, layer in enumerate([*net.encoder.convolutions, net.encoder.full] if net.encoder else [], start=1):
         rows.append(("E", k, f"{layer._get_name()} {layer.weight.shape[1]} -> {layer.weight.shape[0]}", "", layer))
     lines = [

@@ -39,6 +39,10 @@ PRESETS = {  # defaults: one value for all tasks or, in the order above, one for
     "num_batches_in_test": 2,
     "init_state": ("inferred", "random", "inferred", "inferred"),
 }
+# -preset quality: F and G start as a linear dynamical system fitted to the clip, with a state as large as so few frames
+# can fill (three quarters of them, at most 100), so that little is left to learn.
+QUALITY = {"dynamic_mode": "stationary", "init_state": "random", "sample_steps": 2, "lr": 0.0001, "anneal": 1.0,
+           "num_epochs": 30, "readout": "mean"}
 ENCODER_PRESET = {"state_size": 80, "z_size": 20, "content_size": 100}
 CLIP_LENGTHS = {"chatelet": 104, "boat": 72}  # clips for inpainting that are shorter than the preset
 MASK_TYPES = ("none", "external", *data.MASK_TYPES, "missingFrames", "randomRegion")
@@ -72,6 +76,9 @@ def build_parser():
             help += f" ({preset})"
         add_flag(group, names, default, help, **kwargs)
 
+    quality = " ".join(f"-{name} {value}" for name, value in QUALITY.items())
+    add(parser, "preset", "released", f"defaults: released (below), or quality: {quality}, and a -state_size and "
+        "-z_size of three quarters of the frames, at most 100", choices=("released", "quality"))
     group = parser.add_argument_group("task")
     add(group, "task net_type", None, "scene: dynamic textures; motion: many clips of one motion; recovery and "
         "inpainting: hidden pixels (scene, or recovery with -training_mode incomplete)", choices=TASKS)
@@ -97,7 +104,8 @@ def build_parser():
     add(group, "z_size", None, "dimensions of the innovation xi", type=positive_int)
     add(group, "content_size", None, "dimensions of a clip's content a", type=non_negative_int)
     add(group, "motion_type_size", None, "dimensions of a clip's motion type m", type=non_negative_int)
-    add(group, "dynamic_mode", None, "transition net: nonlinear, linear", choices=("nonlinear", "linear"))
+    add(group, "dynamic_mode", None, "transition net: nonlinear, linear, or stationary (linear, without tanh; F and G "
+        "start as a linear dynamical system fitted to the clip)", choices=("nonlinear", "linear", "stationary"))
     add(group, "frame_generator_mode", None, "64, 128, 150: released name of the generator for this im_size",
         type=frame_side)
     add(group, "refsig", None, "std sigma of the noise on frames, which are in [-1, 1]", type=positive_float)
@@ -153,6 +161,9 @@ def parse(argv=None):
     args, given = parser.parse_given(argv)
     args.task = args.task or ("recovery" if args.training_mode == "incomplete" else "scene")
     values = presets(args.task, args.category, args.encoder) | {"mask_path": args.data_path}
+    if args.preset == "quality":
+        size = min(100, 3 * given.get("num_frames", values["num_frames"]) // 4)
+        values |= QUALITY | {"state_size": size, "z_size": size}
     if "mask_file" in given:
         values["mask_type"] = "external"
     if args.likelihood_scale == "mean":
@@ -182,6 +193,12 @@ def check(args, parser):
         parser.error("-training_mode incomplete needs -mask_type")
     if args.frame_generator_mode not in (None, args.im_size):
         parser.error(f"-frame_generator_mode {args.frame_generator_mode} does not fit -im_size {args.im_size}")
+    if args.preset == "quality" and args.task == "motion":
+        parser.error("-preset quality is for scenes and hidden pixels, not for -task motion")
+    if args.dynamic_mode == "stationary" and (args.encoder or args.motion_type_size or args.z_size < args.state_size
+                                              or args.state_size >= args.num_frames):
+        parser.error("-dynamic_mode stationary takes a -state_size below -num_frames, a -z_size no smaller, no "
+                     "-encoder and no motion type")
     if args.encoder and (args.im_size != ENCODED_SIZE or args.mask_type != "none" or args.motion_type_size):
         parser.error(f"-encoder takes -im_size {ENCODED_SIZE}, no mask and no motion type")
 
