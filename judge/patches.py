@@ -15,7 +15,7 @@ from judge.metrics import moving_pixels
 SHAPES = (1, 7, 7), (3, 5, 5)  # frames, height, width: what a frame shows, and how it moves
 QUERIES = 1500  # about so many patches of a video are looked up: the ratios then have a standard error of about 1 %
 COMPONENTS, CANDIDATES = 12, 16  # principal components that are searched; so many near ones are measured in full
-TOLERANCE = 1  # a candidate may be twice as far as one that is left out: a third of the time
+TOLERANCE = 1.5  # a candidate may be 2.5 times as far as one that is left out, for a fraction of the time
 BANK, NEAR = 60000, 2  # visible patches at most, among which is searched, and frames that are too near in time
 HIDDEN = 0.3  # share of a patch's pixels from which on it counts as hidden: one frame of three
 COLOURS = 20000  # pixels whose colours are looked up
@@ -132,7 +132,7 @@ class Search:
     """The moving patches of one shape (frames, height, width) of a video, and the nearest of them to any patch.
 
     Nearly exact: candidates are near in the leading principal components of the clip's patches, and the best of them
-    is taken by its whole distance. On real clips distances come out up to 1 % too long, and ratios right to 1 %.
+    is taken by its whole distance. On real clips distances come out about 1 % too long, and ratios right to 1 %.
     """
 
     def __init__(self, video, shape, moving, axes=None):
@@ -149,7 +149,7 @@ class Search:
         self.places = np.stack([a.ravel() for a in np.broadcast_arrays(np.arange(field.shape[1])[:, None], y, x)], 1)
         from scipy.spatial import KDTree  # takes a second, which -h need not wait for
 
-        self.tree = KDTree(field.numpy()[:, :, y, x].reshape(len(kernel), -1).T, leafsize=16, balanced_tree=False,
+        self.tree = KDTree(field.numpy()[:, :, y, x].reshape(len(kernel), -1).T, leafsize=40, balanced_tree=False,
                            compact_nodes=False)
 
     def renewed(self, video):
