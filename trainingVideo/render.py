@@ -1,4 +1,4 @@
-"""Render the training clips: two fires, an ocean, a gait in six disguises, a passing boat, forty beaches.
+"""Render the training clips: two fires, thirty camp fires, an ocean, a gait in six disguises, a boat, forty beaches.
 
     python trainingVideo/render.py              # every clip
     python trainingVideo/render.py fire_pot     # only those named
@@ -189,9 +189,9 @@ def pot(y, x):
     return np.maximum(shape, bail * (y < 66))
 
 
-def burn(sheets, count):
-    """Yield the light of the sheets of flame for `count` frames, once 60 have made it steady."""
-    for number in range(-60, count):
+def burn(sheets, count, before=60):
+    """Yield the light of the sheets of flame for `count` frames, once those `before` have made it steady."""
+    for number in range(-before, count):
         for _ in range(STEPS):
             for sheet in sheets:
                 sheet.advance()
@@ -231,6 +231,39 @@ def fire():
         night = [0.004, 0.005, 0.008] + 0.01 * blur(light.T, 18).T
         frames.append(develop(night + light)[PAD:-PAD, PAD:-PAD])
     write_clip("fire/fire.mp4", frames)
+
+
+def camp_fire(rng, size, count):
+    """Return frames of a fire on logs at night; place, width, height, brightness, logs and night are drawn."""
+    pad = PAD - 18  # 128 pixels for a picture of 100
+    y, x = np.mgrid[-pad : size + pad, -pad : size + pad].astype(float)
+    middle, half, ground = size * rng.uniform((0.4, 0.16, 0.84), (0.6, 0.4, 0.93))
+    hearth = step(-5, 0, y - ground) * step(7, 2, y - ground) * step(half, 0.6 * half, np.abs(x - middle))
+    sheets = [Flame(rng, hearth, np.zeros_like(y), lifetime) for lifetime in rng.uniform(26, 50) * np.array([1, 0.7])]
+    exposure, night = rng.uniform(12, 30), rng.uniform(0.003, 0.04) * rng.uniform(0.6, 1.4, 3)
+    logs = np.zeros_like(y)
+    for _ in range(rng.integers(2, 5)):
+        turn, radius = rng.uniform(-0.35, 0.35), rng.uniform(2, 4.5)
+        dy, dx = y - ground - rng.uniform(0, 5), x - middle - rng.uniform(-0.4, 0.4) * half
+        along, across = np.cos(turn) * dx + np.sin(turn) * dy, np.cos(turn) * dy - np.sin(turn) * dx
+        logs = np.maximum(logs, ellipse(across, along, (0, 0), (radius, rng.uniform(0.8, 1.3) * half), 4))
+    grain = 1 + 0.2 * smooth_noise(rng, y.shape, 2)[..., None]
+    earth = step(-1, 4, y - ground)
+    frames = []
+    for behind, before in burn(sheets, count, before=16):
+        behind, before = exposure * behind, 0.6 * exposure * before
+        light = blur((behind + before).T, 18).T
+        scene = over(night + 0.01 * light + behind, grain * (0.5 * night + 0.12 * light), earth)
+        scene = over(scene, grain * (0.3 * night + 0.05 * light), logs)
+        frames.append(develop(scene + before)[pad:-pad, pad:-pad])
+    return frames
+
+
+def fires(clips=30, count=30):
+    """Camp fires, none like another: many clips of one pattern."""
+    for number in range(clips):
+        frames = camp_fire(np.random.default_rng(200 + number), 100, count)
+        write_clip(f"fires/fire_{number:02d}.mp4", frames, crf=20)
 
 
 # --------------------------------------------------------------------------------- ocean
@@ -576,7 +609,7 @@ def beach(clips=40, count=32):
     print(f"beach: {clips} strips of {count} frames")
 
 
-CLIPS = {clip.__name__: clip for clip in (fire_pot, ocean, runner, boat, fire, beach)}
+CLIPS = {clip.__name__: clip for clip in (fire_pot, ocean, runner, boat, fire, fires, beach)}
 
 
 def main(names):

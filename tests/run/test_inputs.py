@@ -376,7 +376,7 @@ def test_a_copy_of_the_clip_is_judged_in_the_part_that_was_learned(tmp_path, mov
 
 def test_every_shipped_clip_is_read_as_it_is():
     for path in sorted((Path(main.__file__).parent / "trainingVideo").rglob("*.mp4")):
-        record = reader.clips.read(path, 60)[1]
+        record = reader.clips.read(path, 30)[1]
         assert str(record).startswith(f"{path.name}: ") and record.notes == [] and record.rate == 25, str(record)
 
 
