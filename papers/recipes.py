@@ -37,8 +37,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Steps in their order, and the table they end in: 'videos' (new ones beside real ones), 'recovery' (errors on
-    hidden pixels, mask by mask) or 'inpainting' (errors against the truth, where there is one)."""
+    """Steps in their order, and the table they end in: 'videos' (new ones beside real ones), 'test' (the same, of
+    those that -test makes), 'recovery' (errors on hidden pixels, mask by mask) or 'inpainting' (errors against the
+    truth, where there is one)."""
 
     about: str
     steps: tuple[Step, ...]
@@ -161,6 +162,7 @@ EXPERIMENTS = {
             Step("main_dyn_G.py -category {clip} -encoder -animate {run}/observed_sequence/sequence_0/000.png",
                  ("fire",)),
         ),
+        table="test",
         note="The paper shows pictures only.",
     ),
     "gan_scenes": Experiment(

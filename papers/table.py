@@ -12,6 +12,7 @@ import platform
 import textwrap
 import time
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ import data
 import utils
 from judge import page
 from judge.lds import fit_dynamics, sample_dynamics
-from judge.tables import COLUMNS, in_pieces, window_report
+from judge.tables import COLUMNS, in_pieces, set_report, texture_report
 from papers.picture import strips
 from papers.recipes import MASKS
 from papers.steps import RENDERED
@@ -30,12 +31,14 @@ HEADINGS = {  # short ones, as RESULTS.md explains them
     "std_ratio": "std", "frame_diff_ratio": "diff", "mean_image": "mean", "std_map_corr": "map", "w1": "W1",
     "autocorr": "auto", "spatial_db": "spat.", "temporal_db": "temp.", "nearest_psnr": "near", "realism": "real",
     "coverage": "cover", "copying": "copy", "gamut": "gamut", "nearest": "to real", "held_out_nearest": "from real",
-    "hidden_mae": "error", "hidden_psnr": "PSNR",
+    "clips_near": "clips near", "hidden_mae": "error", "hidden_psnr": "PSNR",
     "missing_frames": "missing frames", "salt_pepper": "salt and pepper",
 }  # fmt: skip
-LEFT_OUT = ("name", "imprint", "chain_distance", "visible_error", "temporal_std", "frame_diff")  # of the runs' columns
+LEFT_OUT = ("name", "imprint", "chain_distance", "visible_error", "temporal_std", "frame_diff",
+            "nearest_clip")  # of the runs' columns
 WHOSE = {"ours": 0, "published:": 2}  # the order of methods, baselines between
-COMPONENTS = 50  # of the linear dynamical systems that many clips are compared with
+COMPONENTS = 50  # of the linear dynamical systems that several clips are compared with
+SYSTEMS = 10  # of these, at most
 
 
 def published(name):
@@ -66,14 +69,11 @@ def read_rows(path):
     return page.read_json(path).get("rows") or []
 
 
-def videos_rows(commands):
+def videos_rows(commands, table_of_run):
     """Rows of new videos: ours, and what stands beside them in the tables of the runs."""
     rows = {}
     for command in learned(commands):
-        table = read_rows(command.run / "evaluation.json")
-        if not table or table[0]["name"] == "clips":  # of several clips
-            table = judge_many(command.run)
-        named = {row["name"]: row for row in table if row["name"] != "observed"}
+        named = {row["name"]: row for row in table_of_run(command.run) if row["name"] != "observed"}
         several = [name for name in named if page.role_of(name) == "main"]
         single = [name for name in named if page.role_of(name) == ""]
         methods = {name: name for name in named if page.role_of(name) == "reference"}
@@ -83,24 +83,31 @@ def videos_rows(commands):
     return list(rows.values())
 
 
-def judge_many(run):
-    """The table of a run on many clips: its videos beside all of these, one linear dynamical system for each clip, and
-    what window_report adds; "training" has each clip beside the others. [] where the run has no videos yet."""
-    folders = [run / "observed_sequence", *made_by(run)[:1]]
-    if len(folders) < 2 or not folders[0].is_dir():
+def table_of_learning(run):
+    """The table that a run ended with; that of several clips with a row for linear dynamical systems."""
+    rows = read_rows(run / "evaluation.json")
+    several = bool(rows) and rows[0]["name"] == "clips"
+    return rows + several_systems(read_videos(run / "observed_sequence")) if several else rows
+
+
+def table_of_test(run):
+    """The table of the videos that -test has made of a run, in pieces as long as the clips that it learned from."""
+    if not (run / "test/synthesized_sequence").is_dir():
         return []
-    observed, made = map(read_videos, folders)
-    frames = min(observed.shape[1], made.shape[1])
-    observed, made = observed[:, :frames], np.stack(list(in_pieces(made, frames).values()))
-    samples = np.stack([
-        sample_dynamics(fit_dynamics(clip, COMPONENTS), len(clip), np.random.default_rng(k)).reshape(clip.shape)
-        for k, clip in enumerate(observed)]).round().astype(np.uint8)
-    rows, systems = (window_report(videos, observed, observed) for videos in (made, samples))
-    rows = {row["name"]: row for row in rows}
-    others = {"training": rows["held out"]} if len(observed) > 1 else {}
-    named = {"generated": rows["generated"], "LDS": systems[1], **others, "average clip": rows["average clip"],
-             "noise": rows["noise"]}
-    return [row | {"name": name} for name, row in named.items()]
+    clips, made = (read_videos(run / name) for name in ("observed_sequence", "test/synthesized_sequence"))
+    frames = min(clips.shape[1], made.shape[1])
+    clips, pieces = clips[:, :frames], in_pieces(made, frames)
+    if len(clips) == 1:
+        return texture_report(pieces, clips[0])[0]
+    return set_report(pieces, clips)[0] + several_systems(clips)
+
+
+def several_systems(clips):
+    """The row of linear dynamical systems beside several clips (N, T, H, W, 3): a draw for each of the first."""
+    draws = {f"LDS {k}": sample_dynamics(fit_dynamics(clip, COMPONENTS), len(clip), np.random.default_rng(k))
+             for k, clip in enumerate(clips[:SYSTEMS])}
+    draws = {name: draw.round().astype(np.uint8).reshape(clips[0].shape) for name, draw in draws.items()}
+    return [set_report(draws, clips)[0][-1] | {"name": "LDS"}]
 
 
 def made_by(run):
@@ -143,7 +150,9 @@ def method_of(name):
     return name if page.role_of(name) == "reference" else f"ours {name}"
 
 
-ROWS = {"videos": videos_rows, "recovery": recovery_rows, "inpainting": inpainting_rows}
+ROWS = {"videos": partial(videos_rows, table_of_run=table_of_learning),
+        "test": partial(videos_rows, table_of_run=table_of_test),
+        "recovery": recovery_rows, "inpainting": inpainting_rows}
 
 
 def tables_of(kind, groups, commands):
