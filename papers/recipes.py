@@ -49,14 +49,13 @@ class Experiment:
 
 BOAT = {"mask_file": "boat_truth/mask", "truth": "boat_truth/truth.mp4"}
 BOATS = {"mask_file": "boats/mask128.mat"}
+INPAINT = "main.py -category {clip} -preset quality -num_chain 1 -mask_type external -mask_file {mask_file}"
 JUDGE = "evaluate.py -truth {{truth}} -mask {{mask_file}} -recovered {{run}}/{} -out {{run}}/truth"  # an inpainted clip
 TEXTURES = ("fire_pot", "boiling_water", "flag2", "flame", "flashing_light")
 ACTIONS = ("runner", "cows", "animals")
 RECOVERED = ("ocean", "fire_pot", "fire", "flag", "fountain", "playing", "sea_world", "traffic", "windmill",
              "boiling_water", "flag2")
-SMALL_HIDDEN = "-im_size 64 -num_frames 40 -num_chain 1"
-SMALL_DYN_HIDDEN = ("-im_size 64 -num_frames 40 -truncated_backprop_length 10 -dynamic_mode linear -sample_steps 2 "
-                    "-num_epochs 60 -anneal 0.5")
+SMALL_HIDDEN = "-im_size 64 -num_frames 40"
 DRAWN = ("Masks are drawn anew, as the paper describes them. Linear interpolation is below every published number on "
          "fountain, the one clip of the paper's table that can be had.")
 
@@ -72,7 +71,7 @@ EXPERIMENTS = {
     "stg_recovery": Experiment(
         "STGConvNet, experiment 4: hidden pixels recovered, three kinds of mask",
         steps=(
-            Step("main.py -category {clip} -preset quality -mask_type {mask}", RECOVERED,
+            Step("main.py -category {clip} -preset quality -num_chain 1 -mask_type {mask}", RECOVERED,
                  paper="-im_size 150", small=SMALL_HIDDEN, over={"mask": MASKS}, folder="{mask}"),
         ),
         table="recovery",
@@ -90,12 +89,9 @@ EXPERIMENTS = {
     "stg_inpainting": Experiment(
         "STGConvNet, experiment 5: a moving object removed from its background",
         steps=(
-            Step("main.py -category {clip} -preset quality -mask_type external -mask_file {mask_file}", ("boat",),
-                 paper="-im_size 128 -num_frames 72", small=SMALL_HIDDEN, find=BOAT),
+            Step(INPAINT, ("boat",), paper="-im_size 128 -num_frames 72", small=SMALL_HIDDEN, find=BOAT),
             Step(JUDGE.format("recovered_mean_sequence"), ("boat",), find=BOAT),
-            Step("main.py -category {clip} -preset quality -mask_type external -mask_file {mask_file}",
-                 ("boats_input.mp4",),
-                 paper="-im_size 128 -num_frames 150", small=SMALL_HIDDEN, find=BOATS),
+            Step(INPAINT, ("boats_input.mp4",), paper="-im_size 128 -num_frames 150", small=SMALL_HIDDEN, find=BOATS),
         ),
         table="inpainting",
         note="The paper shows pictures only. The truth is the rendered sea without the boat; real boats have none.",
@@ -119,8 +115,7 @@ EXPERIMENTS = {
     "dyn_synthesis": Experiment(
         "Dynamic generator: new videos, longer than the clip, beside a linear dynamical system",
         steps=(
-            Step("main_dyn_G.py -category {clip} -dynamic_mode linear -sample_steps 5", ("fire", *TEXTURES),
-                 small="-num_epochs 100 -anneal 0.15", folder="linear"),
+            Step("main_dyn_G.py -category {clip} -preset quality", ("fire", *TEXTURES), folder="quality"),
             Step("main_dyn_G.py -category {clip}", ("fire", *TEXTURES), small=None, folder="released"),
         ),
         note="The paper shows pictures, and people's choices between them as curves.",
@@ -128,9 +123,8 @@ EXPERIMENTS = {
     "dyn_recovery": Experiment(
         "Dynamic generator: hidden pixels recovered",
         steps=(
-            Step("main_dyn_G.py -task recovery -category {clip} -mask_type {mask}", RECOVERED,
-                 small=SMALL_DYN_HIDDEN,
-                 over={"mask": ("region", "missing_frames")}, folder="{mask}"),
+            Step("main_dyn_G.py -task recovery -category {clip} -preset quality -mask_type {mask}", RECOVERED,
+                 small=SMALL_HIDDEN, over={"mask": ("region", "missing_frames")}, folder="{mask}"),
         ),
         table="recovery",
         note=DRAWN,
@@ -146,11 +140,11 @@ EXPERIMENTS = {
     "dyn_inpainting": Experiment(
         "Dynamic generator: a moving object removed from its background",
         steps=(
-            Step("main_dyn_G.py -task inpainting -category {clip} -mask_file {mask_file}", ("boat",),
-                 small=SMALL_DYN_HIDDEN, find=BOAT),
+            Step("main_dyn_G.py -task inpainting -category {clip} -preset quality -mask_file {mask_file}", ("boat",),
+                 small=SMALL_HIDDEN, find=BOAT),
             Step(JUDGE.format("recovered_sequence"), ("boat",), find=BOAT),
-            Step("main_dyn_G.py -task inpainting -category {clip} -mask_file {mask_file}", ("boats_input.mp4",),
-                 small=None, find=BOATS),
+            Step("main_dyn_G.py -task inpainting -category {clip} -preset quality -mask_file {mask_file}",
+                 ("boats_input.mp4",), small=None, find=BOATS),
         ),
         table="inpainting",
         note="The paper shows pictures only. The truth is the rendered sea without the boat; real boats have none.",
