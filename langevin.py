@@ -40,12 +40,12 @@ def langevin(x, score, steps, delta, generators, free=None):
     """
     z, delta = torch.empty_like(x), torch.as_tensor(delta, dtype=x.dtype, device=x.device)
     half_square = delta**2 / 2
-    for _ in range(steps):
+    for step in range(steps):
         noise = () if generators is None else drawing(z, generators)
         drift = score(x)
         if free is not None:
             drift.mul_(free)
-        x = torch.addcmul(x, drift, half_square)
+        x = x.addcmul_(drift, half_square) if step else torch.addcmul(x, drift, half_square)
         if generators is not None:
             list(noise)
             x.addcmul_(z if free is None else z.mul_(free), delta)

@@ -142,10 +142,10 @@ class GaussianField:
 
     def field_transposed(self, v):
         """The transpose of `field`: what v (N, 3, T, H, W) is to y."""
-        y = []
-        for x in v.flatten(0, 1):
-            y.append(torch.view_as_real(torch.fft.rfftn(x, s=self.box, dim=AXES)).mul_(self.amplitude))
-        y = torch.stack(y).mul_(self.scale).unflatten(0, v.shape[:2])
+        y = v.new_empty(*v.shape[:2], *self.amplitude.shape)
+        for z, x in zip(y.flatten(0, 1), v.flatten(0, 1), strict=True):
+            torch.mul(torch.view_as_real(torch.fft.rfftn(x, s=self.box, dim=AXES)), self.amplitude, out=z)
+        y.mul_(self.scale)
         y[..., 1 : (self.box[2] + 1) // 2, :] *= 2  # each of these stands for its conjugate, too
         return y
 

@@ -22,7 +22,7 @@ class FastLangevin:
             rows = slice(k, k + self.chunk)
             moves = None if free is None else free[rows]
             parts.append(self.chain(x[rows], delta, generators[rows][: len(x[rows])], moves))
-        return torch.cat(parts)
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def chain(self, x, delta, generators, free):
         if not x.is_cuda:
