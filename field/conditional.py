@@ -13,7 +13,7 @@ from tqdm import tqdm
 from field.spectrum import AXES
 
 MARGIN = 16  # frames, rows and columns of the box beyond the videos, at least
-SMOOTHING = 1.0  # std of the window that smooths a power spectrum, in frequency bins
+SMOOTHING = 1.5  # std of the window that smooths a power spectrum, in frequency bins
 FLOOR = 0.01  # white noise in a field, as a share of its variance
 ROUNDING = 1 / 12  # variance that rounding to whole grey levels adds
 STEPS, ACCURACY, ROUGH = 60, 0.03, 0.1  # conjugate gradients: how many at most, and to what share the error is to fall
