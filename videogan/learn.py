@@ -14,17 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
-from fast.device import prepare
+from fast.device import available_memory, prepare
 from judge.page import write_page
 from judge.tables import save_report, window_report
 from run.adam import Adam
 from run.flags import RunError, listed
 from run.folder import Run, load_weights, start_from
+from run.inputs import check_memory
 from run.loop import fit
 from utils import save_frames
 from videogan.clips import check_bad, collate, first_of, load, order, unit
 from videogan.generate import draw, first_frames, generate_scenes, save_scenes
-from videogan.nets import FAKE, FRAMES, REAL, SIZE, Discriminator, Generator, layer_table
+from videogan.nets import FAKE, FRAMES, LATENT, REAL, SIZE, Discriminator, Generator, layer_table, map_entries
 from videogan.settings import settings_of
 
 # Settings that a resumed run may change; all others decide the result.
@@ -204,13 +205,17 @@ def learn(args):
     """Learn from a category's clips; the newest state and pictures are in output_dir/category."""
     prepare(args.device)
     torch.manual_seed(args.seed)
+    device = torch.device("meta")  # which has shapes, but no memory
+    with device:
+        outline = build_nets(args.streams, args.conditional, args.spectral_norm, device)
+    check_memory(memory(args, *outline), available_memory(args.device), "use a smaller -batch_size")
     train, held_out, inputs = load(
         data_path=args.data_path, data_list=args.data_list, category=args.category, window_step=args.window_step,
         share=args.held_out, start=args.start_frame, step=args.frame_step, fps=args.fps)
-    nets = build_nets(args.streams, args.conditional, args.spectral_norm, args.device)
-    about = "\n".join([header(args, nets, train, held_out), *inputs.lines])
+    about = "\n".join([header(args, outline, train, held_out), *inputs.lines])
     if args.dry_run:
         return print(about, *listed(settings_of(args)), sep="\n")
+    nets = build_nets(args.streams, args.conditional, args.spectral_norm, args.device)
     folder = f"{args.output_dir}/{args.category}"
     start_from(args.ckpt, folder, args.overwrite, args.device, G=nets[0], D=nets[1])
     run = Run(folder, settings_of(args), CHANGEABLE, args.overwrite, "iteration", inputs)
@@ -267,13 +272,25 @@ def judge(args, learner, folder, unseen):
     save_report(folder, "evaluation", rows, settings_of(args))
 
 
+def memory(args, G, D):
+    """Bytes that a run with these nets takes: weights, gradients and Adam's moments and, for each clip of a mini-batch,
+    the maps of G, and of D at real and at generated clips; R1, which goes through D twice, takes half as much again."""
+    source = torch.empty(1, 3, SIZE, SIZE) if args.conditional else torch.empty(1, LATENT)
+    video = torch.empty(1, 3, FRAMES, SIZE, SIZE, device="meta")
+    maps = map_entries(G, source.to("meta")) + 2 * map_entries(D, video) + 6 * video.numel()  # and a scene's parts
+    weights = 16 * sum(p.numel() for net in (G, D) for p in net.parameters())
+    weights += 4 * sum(p.numel() for p in G.parameters()) * (args.average > 0)
+    return weights + 4 * args.batch_size * maps * (1.5 if args.r1 else 1)
+
+
 def header(args, nets, train, held_out):
-    """What will run: clips, nets, device."""
+    """What will run: clips, nets, device, memory."""
     kind = "conditional" if args.conditional else "unconditional"
     return "\n".join([
         f"VideoGAN  {kind}, {args.streams} stream(s)  '{args.category}': {len(train)} clips of {FRAMES} frames of "
         f"{SIZE}x{SIZE}, {len(held_out)} held out, {args.batch_size} a mini-batch",
         *layer_table(nets[0], "G"),
         *layer_table(nets[1], "D"),
-        f"device {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {args.precision}",
+        f"device {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {args.precision}; memory "
+        f"about {memory(args, *nets) / 2**30:.1f} GiB",
     ])

@@ -134,6 +134,18 @@ def initialise(net):
             layer.bias.zero_()
 
 
+def map_entries(net, x):
+    """How many entries the maps have that a net makes of x: those of convolutions and batch norms, which learning
+    keeps."""
+    entries = []
+    hooks = [layer.register_forward_hook(lambda layer, x, y: entries.append(y.numel())) for layer in net.modules()
+             if isinstance(layer, (*CONVOLUTION.values(), *TRANSPOSED.values(), *BATCH_NORM.values()))]
+    net(x)
+    for hook in hooks:
+        hook.remove()
+    return sum(entries)
+
+
 def layer_table(net, name):
     """A net, one line for each of its parts: what it is called and how many parameters it has."""
     lines = [f"  {name}.{part:<12} {sum(p.numel() for p in layers.parameters()):>12,} parameters"

@@ -1,4 +1,4 @@
-"""What VideoGAN can do beyond the released code: a moving average, the R1 penalty, spectral norm."""
+"""What VideoGAN can do beyond the released code: a moving average, the R1 penalty, spectral norm; its memory."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import torch
 from tools import leaves
 from torch import nn
 
+import main_videogan
 from run.folder import snapshot
 from videogan.clips import Windows
 from videogan.generate import load_generator
@@ -102,3 +103,13 @@ def test_resuming_with_every_option_changes_nothing(tmp_path, moving):
     for name, value in G.state_dict().items():
         assert torch.equal(value, found[f"/average/{name}"])
     assert not torch.equal(found["/average/trunk.0.0.weight"], found["/G/trunk.0.0.weight"])
+
+
+@pytest.mark.parametrize("dry", [(), ("-dry_run",)])
+def test_a_run_that_cannot_fit_is_refused_before_it_reads_a_clip(tmp_path, monkeypatch, capsys, dry):
+    monkeypatch.setattr("videogan.learn.available_memory", lambda device: 2**30)
+    monkeypatch.setattr("videogan.learn.load", lambda **_: pytest.fail("clips are read"))
+    flags = ("-output_dir", str(tmp_path / "out"), "-device", "cpu", "-batch_size", "999", *dry)
+    assert main_videogan.main(flags) == 2
+    error = capsys.readouterr().err
+    assert "GiB" in error and "-batch_size" in error and error.count("\n") == 1 and not (tmp_path / "out").exists()
