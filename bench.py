@@ -271,26 +271,33 @@ def time_run(flags):
         spans = queue.get()
         child.join()
         ended = time.time()
-    if child.exitcode or not spans["commit"]:
+    if child.exitcode or not spans.get("commit"):
         sys.exit(child.exitcode)
     return parts_of(begun, ended, spans)
 
 
 def clocked_run(flags, queue):
     """Run main.py, end as it does, and put into the queue when each call of what is timed began and ended."""
-    import main  # no part of this program, but what it measures
-    from stg import outputs
-
-    timed = {"sampling": (main.FastLangevin, "__call__"), "learn": (main.Learner, "learn"),
-             "commit": (main.Learner, "commit"), "outputs": (main, "save_outputs"), "page": (main, "write_page"),
-             "evaluation": (outputs, "judge_against_clip"), "recovery": (outputs, "judge_recovery")}
-    spans = {name: [] for name in timed}
-    for name, (owner, function) in timed.items():
-        setattr(owner, function, clocked(getattr(owner, function), spans[name], wait=name == "sampling"))
+    spans = {}
     try:
+        for name, (owner, function) in timed_functions().items():
+            spans[name] = []
+            setattr(owner, function, clocked(getattr(owner, function), spans[name], wait=name == "sampling"))
+        import main  # no part of this program, but what it measures
+
         sys.exit(main.main(flags))
     finally:
         queue.put(spans)
+
+
+def timed_functions():
+    """What is timed of a run, by name: where it is, and what it is called there."""
+    import main
+    from stg import outputs
+
+    return {"sampling": (main.FastLangevin, "__call__"), "learn": (main.Learner, "learn"),
+            "commit": (main.Learner, "commit"), "outputs": (main, "save_outputs"), "page": (main, "write_page"),
+            "evaluation": (outputs, "judge_by_clips"), "recovery": (outputs, "judge_recovery")}
 
 
 def clocked(function, spans, wait):

@@ -42,6 +42,7 @@ def test_the_parts_of_a_run_add_up(monkeypatch, capsys):
     spans = {name: [] for name in ("sampling", "learn", "commit", "outputs", "page", "evaluation", "recovery")}
     spans |= {"learn": [(3, 5), (6, 8)], "sampling": [(3, 4), (6, 7.5)], "commit": [(5, 5.5), (8, 8.5)],
               "outputs": [(8.5, 12)], "evaluation": [(9, 11)], "page": [(12, 12.5)]}
+    assert spans.keys() == {name for name, (owner, each) in bench.timed_functions().items() if hasattr(owner, each)}
     parts = bench.parts_of(1, 13, spans)
     assert parts == {"start": 2, "sampling": 2.5, "learning": 2.5, "between": 0.5, "end": 4.5, "outputs": 1.5,
                      "evaluation": 2, "page": 0.5}
