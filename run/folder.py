@@ -280,16 +280,18 @@ def find_checkpoint(folder, ckpt=None):
     raise RunError(f"there is no checkpoint '{ckpt}'{kept}", code=2)
 
 
-def start_from(ckpt, folder, overwrite, device, **nets):
+def start_from(ckpt, folder, overwrite, device, load=None, **nets):
     """Give nets, by their names in checkpoints, the weights of the checkpoint `ckpt`, from which a run in the folder is
-    to start; not if ckpt is None, or if the folder has a run to resume. RunError if it has other nets."""
+    to start; not if ckpt is None, or if the folder has a run to resume. RunError if it has other nets. load: in place
+    of load_checkpoint, which finds all of them; the nets that load does not find start anew."""
     if ckpt is None or (not overwrite and any((Path(folder) / "model").glob("*.pt"))):
         return
     path = find_checkpoint(folder, ckpt)
-    state = load_checkpoint(path, device, *nets)
-    for name, net in nets.items():
-        load_weights(net, state[name], path)
-    print(f"starting from the weights in '{path}'")
+    state = (load or load_checkpoint)(path, device, *nets)
+    for name in filter(state.get, nets):
+        load_weights(nets[name], state[name], path)
+    anew = "".join(f"; {name} starts anew" for name in nets if name not in state)
+    print(f"starting from the weights in '{path}'{anew}")
 
 
 def load_weights(net, weights, path):

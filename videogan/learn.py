@@ -19,13 +19,14 @@ from judge.page import write_page
 from judge.tables import save_report, window_report
 from run.adam import Adam
 from run.flags import RunError, listed
-from run.folder import Run, load_weights, start_from
+from run.folder import Run, load_checkpoint, load_weights, start_from
 from run.inputs import check_memory
 from run.loop import fit
 from utils import save_frames
 from videogan.clips import check_bad, collate, first_of, load, order, unit
 from videogan.generate import draw, first_frames, generate_scenes, save_scenes
 from videogan.nets import FAKE, FRAMES, LATENT, REAL, SIZE, Discriminator, Generator, layer_table, map_entries
+from videogan.released import load_released
 from videogan.settings import settings_of
 
 # Settings that a resumed run may change; all others decide the result.
@@ -217,7 +218,7 @@ def learn(args):
         return print(about, *listed(settings_of(args)), sep="\n")
     nets = build_nets(args.streams, args.conditional, args.spectral_norm, args.device)
     folder = f"{args.output_dir}/{args.category}"
-    start_from(args.ckpt, folder, args.overwrite, args.device, G=nets[0], D=nets[1])
+    start_from(args.ckpt, folder, args.overwrite, args.device, load_nets, G=nets[0], D=nets[1])
     run = Run(folder, settings_of(args), CHANGEABLE, args.overwrite, "iteration", inputs)
     unseen = first_of(held_out, JUDGED)
     learner = make_learner(args, nets, run.load_checkpoint(args.device), train, unseen)
@@ -228,6 +229,14 @@ def learn(args):
         shorter="-batch_size 8 -num_iterations 1000 shows the scenes" if args.device.type == "cpu" else None)
     if learner.bad:
         print(f"{len(learner.bad)} of {len(train)} clips could not be read and were skipped")
+
+
+def load_nets(path, device, *names):
+    """The state of a checkpoint, or the weights of the one net that a released model (.t7) holds, by its name."""
+    if path.suffix != ".t7":
+        return load_checkpoint(path, device, *names)
+    net = load_released(path)
+    return {"G" if isinstance(net, Generator) else "D": net.state_dict()}
 
 
 def make_learner(args, nets, state, train, unseen):

@@ -38,8 +38,8 @@ def build_parser():
     add(group, "r1", 0.0, "weight of the R1 penalty, the discriminator's squared gradient at real clips", type=float)
     add(group, "spectral_norm", help="divide the discriminator's weights by their spectral norm", action="store_true")
     group = parser.add_argument_group("sampling a learned model")
-    add(group, "test generate", help="write new videos, and what they are made of, to the run's folder test; -ckpt may "
-        "name a model that the authors released, a .t7 file", action="store_true")
+    add(group, "test generate", help="write new videos, and what they are made of, to the run's folder test; here "
+        "and in learning, -ckpt may name a model that the authors released, a .t7 file", action="store_true")
     add(group, "sample_size", None, "how many videos (128, as released; conditional: one of each first frame that "
         "the checkpoint keeps, 16 at most)", type=positive_int)
     add(group, "image", None, "conditional: first frames, pictures or folders of them, a video from each", nargs="+")

@@ -120,6 +120,18 @@ def test_new_videos_of_a_released_model(save, tmp_path, capsys):
     assert program(tmp_path, path) == 2 and "is a discriminator" in capsys.readouterr().err
 
 
+def test_learning_starts_from_a_released_generator_and_a_new_discriminator(save, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("videogan.learn.SAMPLES", 2)
+    path = save(Net(WIDTH).generator(False))
+    small = "-device cpu -batch_size 2 -workers 0 -num_iterations 1 -held_out 0 -lr 1e-7".split()
+    flags = ["-ckpt", str(path), "-output_dir", str(tmp_path), *small]
+    assert main_videogan.main([*flags, "-conditional"]) == 2 and "is another" in capsys.readouterr().err
+    assert main_videogan.main(flags) == 0 and f"in '{path}'; D starts anew" in capsys.readouterr().out
+    learned = torch.load(tmp_path / "beach/model/latest.pt")["G"]
+    for name, p in load_released(path).named_parameters():
+        assert (learned[name] - p).abs().max() < 1e-6  # one step of Adam
+
+
 def test_what_is_no_released_model_is_one_line(save, tmp_path, capsys):
     path = save(Net(WIDTH).generator(False))
     whole = path.read_bytes()
