@@ -30,7 +30,7 @@ def first_guess(videos, hidden, fitted, device, seed):
     field = ConditionalField.fit(filled, hidden, device)
     fields = field.expected
     if fitted:
-        fields = [field.sample(k, v, utils.generator(device, seed, 0, "I", k)) for k, v in enumerate(fields)]
+        fields = [field.draw(k, utils.generator(device, seed, 0, "I", k)) for k in range(len(videos))]
     guesses = torch.stack([field.video(k, v) for k, v in enumerate(fields)])
     full = torch.where(torch.from_numpy(hidden)[:, None].to(device), guesses, to_tensor(videos).to(device))
     if not fitted:
@@ -79,9 +79,9 @@ class WhiteRecovery:
 class FieldRecovery:
     """Hidden pixels under p(hidden | visible) ~ exp(f) q(hidden | visible), q the clips' Gaussian field.
 
-    With f = 0 samples are those of the field. The mean of samples is m + sigma^2 S E[df/dv] in the field's units (by
-    parts: Stein's identity), m their expectation under q and S their covariance: so only the mean of f's gradient over
-    epochs is needed, and with f = 0 there is no sampling error at all.
+    With f = 0 samples are those of the field. The mean of samples is m + sigma^2 D S D E[df/dv] in the field's units
+    (by parts: Stein's identity), m their expectation under q and D S D their covariance: so only the mean of f's
+    gradient over epochs is needed, and with f = 0 there is no sampling error at all.
     """
 
     def __init__(self, hidden, I, field, mean, fields, slopes):
@@ -111,7 +111,7 @@ class FieldRecovery:
     def mean(self, sigma):
         means = []
         for k, slope in enumerate(self.slopes):
-            v = self.field.expected[k] + sigma**2 * self.field.smoothed(k, slope)
+            v = self.field.expected[k] + sigma**2 * self.field.spread(k, slope)
             means.append(self.field.video(k, v))
         means = torch.stack(means).split(len(self.I[0]))
         return [torch.where(free, x - self.level, I) for free, x, I in zip(self.hidden, means, self.I, strict=True)]

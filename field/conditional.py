@@ -7,12 +7,13 @@ neighbours; what lies beyond the videos is hidden, too.
 
 import numpy as np
 import torch
-from torch.nn.functional import pad
+from torch.nn.functional import avg_pool2d, pad
 from tqdm import tqdm
 
 from field.spectrum import AXES
 
 MARGIN = 16  # frames, rows and columns of the box beyond the videos, at least
+NEAR = 5  # side of the square over which a pixel's std is taken
 SMOOTHING = 1.5  # std of the window that smooths a power spectrum, in frequency bins
 FLOOR = 0.01  # white noise in a field, as a share of its variance
 ROUNDING = 1 / 12  # variance that rounding to whole grey levels adds
@@ -26,13 +27,14 @@ class ConditionalField:
 
     C turns channels that are uncorrelated into colours; F: the Fourier transform over the box; P: the power spectrum of
     each channel. Given the visible pixels v is Gaussian, too: with Q = K^-1, of covariance S = (Q_hh)^-1 on the hidden
-    pixels h, around `expected`, which is Wiener interpolation (kriging).
+    pixels h, around m, `expected`, which is Wiener interpolation (kriging). But what stands still in a clip does so in
+    samples: their covariance is D S D, D the clip's std at a pixel over that of the whole clip.
     """
 
-    def __init__(self, hidden, *, power, channels, mean, expected=None, bar=None):
-        """hidden: bool (N, T, H, W); power (3, T', H', W' / 2 + 1); channels C (3, 3); mean (N, 3, H, W); expected: N
-        fields, or None before there are any."""
-        self.power, self.channels, self.mean, self.expected = power, channels, mean, expected
+    def __init__(self, hidden, *, power, channels, mean, scale, expected=None, bar=None):
+        """hidden: bool (N, T, H, W); power (3, T', H', W' / 2 + 1); channels C (3, 3); mean (N, 3, H, W); scale: D
+        (N, 3, H, W); expected: m, N fields, or None before there are any."""
+        self.power, self.channels, self.mean, self.scale, self.expected = power, channels, mean, scale, expected
         self.size, self.bar = hidden.shape[1:], bar
         self.box = box_of(self.size)
         self.free = [self.padded(torch.from_numpy(mask).float().to(power.device), 1.0) for mask in hidden]
@@ -51,7 +53,7 @@ class ConditionalField:
             away = filled - mean[:, None]
             channels = np.linalg.eigh(np.cov(away[~hidden].T))[1].astype(np.float32)
             fields = np.moveaxis(away @ channels, 4, 1)
-            parts = {"channels": torch.from_numpy(channels).to(device),
+            parts = {"channels": torch.from_numpy(channels).to(device), "scale": local_scale(fields, hidden).to(device),
                      "mean": torch.from_numpy(np.moveaxis(mean, 3, 1).copy()).float().to(device)}
             box = box_of(hidden.shape[1:])
             margins = [k for side, whole in zip(reversed(hidden.shape[1:]), reversed(box)) for k in (0, whole - side)]
@@ -70,10 +72,25 @@ class ConditionalField:
         return pad(x, margins, value=value)
 
     def sample(self, k, v, generator):
-        """The field v of clip k, some guess, with its hidden pixels drawn anew or, with None for a generator, as
-        expected."""
+        """The field v of clip k, some guess, with its hidden pixels drawn anew (with D = 1) or, with None for a
+        generator, as expected."""
         noise = 0 if generator is None else self.noise(generator)
         return v + self.smoothed(k, noise - filtered(v, self.precision))
+
+    def draw(self, k, generator):
+        """A sample of the field of clip k given its visible pixels."""
+        return self.expected[k] + self.scaled(k, self.smoothed(k, self.noise(generator)))
+
+    def spread(self, k, g):
+        """D S D g."""
+        return self.scaled(k, self.smoothed(k, self.scaled(k, g)))
+
+    def scaled(self, k, v):
+        """D v; beyond the video D is 1."""
+        _, h, w = self.size
+        v = v.clone()
+        v[..., :h, :w] *= self.scale[k][:, None]
+        return v
 
     def noise(self, generator):
         """Noise of covariance Q: smoothed, it is a sample of the hidden pixels less their expectation."""
@@ -104,13 +121,14 @@ class ConditionalField:
         """A Langevin step of clip k's hidden pixels in p(hidden | visible), proportional to exp(f) q: v is their field,
         and g the gradient of f there.
 
-            v <- m + rho (v - m) + (1 - rho) sigma^2 S g + (1 - rho^2)^(1/2) sigma z,    z ~ N(0, S)
+            v <- m + rho (v - m) + (1 - rho) sigma^2 D S D g + (1 - rho^2)^(1/2) sigma z,    z ~ N(0, D S D)
 
-        preconditioned by S, and exact at f = 0 for any rho in [0, 1) (Cotter, Roberts, Stuart, White 2013, pCNL). Drift
-        and noise take one solution of Q_hh together.
+        preconditioned by D S D, and exact at f = 0 for any rho in [0, 1) (pCNL: Cotter et al. 2013). Drift and noise take
+        one solution of Q_hh together.
         """
-        m, pushed = self.expected[k], (1 - rho) * sigma**2 * g + (1 - rho**2) ** 0.5 * sigma * self.noise(generator)
-        return m + rho * (v - m) + self.smoothed(k, pushed, ROUGH)
+        m, drift = self.expected[k], (1 - rho) * sigma**2 * self.scaled(k, g)
+        pushed = drift + (1 - rho**2) ** 0.5 * sigma * self.noise(generator)
+        return m + rho * (v - m) + self.scaled(k, self.smoothed(k, pushed, ROUGH))
 
     def video(self, k, v):
         """x (3, T, H, W) in grey levels of clip k's field v."""
@@ -123,7 +141,17 @@ class ConditionalField:
 
     def state(self):
         """What a checkpoint keeps, as tensors."""
-        return {"power": self.power, "channels": self.channels, "mean": self.mean, "expected": self.expected}
+        names = ("power", "channels", "mean", "scale", "expected")
+        return {name: getattr(self, name) for name in names}
+
+
+def local_scale(fields, hidden):
+    """D (N, 3, H, W): how much fields (N, 3, T, H, W) move near each pixel, over the mean, by visible pixels alone."""
+    shown = torch.from_numpy(~hidden[:, None]).float()
+    squares = (torch.from_numpy(np.ascontiguousarray(fields)).float().square() * shown).sum(2)
+    squares, count = (avg_pool2d(x, NEAR, stride=1, padding=NEAR // 2) for x in (squares, shown.sum(2)))
+    overall = squares.mean((2, 3), keepdim=True) / count.mean((2, 3), keepdim=True)
+    return torch.where(count > 0, squares / count.clamp_min(1e-6) / overall.clamp_min(1e-6), 1.0).sqrt()
 
 
 def box_of(size):

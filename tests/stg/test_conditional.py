@@ -1,5 +1,6 @@
 """A Gaussian field given visible pixels, against dense linear algebra."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,7 +22,8 @@ def field(monkeypatch):
     hidden = torch.rand(1, *SIZE) < 0.4
     channels = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))[0]
     mean = torch.randn(1, 3, *SIZE[1:], dtype=torch.float64)
-    q = ConditionalField(hidden.numpy(), power=power, channels=channels, mean=mean)
+    q = ConditionalField(hidden.numpy(), power=power, channels=channels, mean=mean,
+                         scale=1 + torch.rand(1, 3, *SIZE[1:], dtype=torch.float64))
     q.free = [free.double() for free in q.free]
     return q, matrix(lambda x: filtered(x, q.covariance)), hidden.flatten()
 
@@ -51,17 +53,19 @@ def test_smoothing_is_the_conditional_covariance_and_so_is_that_of_samples(field
         assert torch.allclose(smooth[k][h][:, h], S, atol=1e-6)
         assert torch.allclose((draws[k] @ draws[k].T)[h][:, h], S, atol=1e-6)
         assert not smooth[k][~h].any() and not draws[k][~h].any()
+        D = torch.diag(q.scale[0, k].expand(SIZE).flatten())
+        assert torch.allclose(matrix(lambda g: q.spread(0, g))[k][h][:, h], D[h][:, h] @ S @ D[h][:, h], atol=1e-5)
 
 
 def test_a_move_is_exact_for_any_step_where_f_is_flat_and_drifts_along_its_gradient(field):
-    """Then mean m and covariance sigma^2 S stay as they are, since 1 - rho^2 of it is drawn anew."""
+    """Then mean m and covariance sigma^2 D S D stay as they are, since 1 - rho^2 of it is drawn anew."""
     q, _, _ = field
     v, g, m = torch.randn(3, 3, *SIZE, dtype=torch.float64)
     q.expected = [m]
     for rho in (0.0, 0.6):
         moved = q.move(0, v, g, 0.8, rho, torch.Generator().manual_seed(1))
-        drawn = q.smoothed(0, q.noise(torch.Generator().manual_seed(1)))
-        expected = m + rho * (v - m) + (1 - rho) * 0.64 * q.smoothed(0, g) + 0.8 * (1 - rho**2) ** 0.5 * drawn
+        drawn = q.draw(0, torch.Generator().manual_seed(1)) - m
+        expected = m + rho * (v - m) + (1 - rho) * 0.64 * q.spread(0, g) + 0.8 * (1 - rho**2) ** 0.5 * drawn
         assert torch.allclose(moved, expected, atol=1e-6)
 
 
@@ -82,3 +86,13 @@ def test_a_power_spectrum_is_smooth_and_adds_up_to_the_variance():
     assert torch.allclose(filtered(impulse, power[..., None])[:, 0, 0, 0], expected, rtol=1e-4)
     spread = power.std((1, 2, 3)) / power.mean((1, 2, 3))
     assert (spread < 0.3).all()  # 1 for the periodogram of white noise
+
+
+def test_what_stands_still_varies_less_in_samples_by_visible_pixels_alone():
+    fields = np.random.default_rng(0).normal(0, 5, (1, 3, 30, 20, 24))
+    fields[..., 12:] /= 10
+    hidden = np.random.default_rng(1).random((1, 30, 20, 24)) < 0.5
+    D = conditional.local_scale(fields, hidden)
+    assert torch.equal(D, conditional.local_scale(np.where(hidden[:, None], 99, fields), hidden))
+    assert D[..., 15:].mean().item() == pytest.approx(0.1 * D[..., :9].mean().item(), rel=0.05)
+    assert D.square().mean().item() == pytest.approx(1, rel=0.05)
