@@ -123,8 +123,8 @@ class ConditionalField:
 
             v <- m + rho (v - m) + (1 - rho) sigma^2 D S D g + (1 - rho^2)^(1/2) sigma z,    z ~ N(0, D S D)
 
-        preconditioned by D S D, and exact at f = 0 for any rho in [0, 1) (pCNL: Cotter et al. 2013). Drift and noise take
-        one solution of Q_hh together.
+        preconditioned by D S D, and exact at f = 0 for any rho in [0, 1) (pCNL: Cotter et al. 2013). Drift and noise
+        take one solution of Q_hh together.
         """
         m, drift = self.expected[k], (1 - rho) * sigma**2 * self.scaled(k, g)
         pushed = drift + (1 - rho**2) ** 0.5 * sigma * self.noise(generator)

@@ -601,7 +601,8 @@ def test_whole_program(program, tmp_path):
     assert (code, err) == (0, "") and "likelihood sum: 1 x squared error" in out and "Dynamic generator  scene" in out
     folder = tmp_path / "out/waves"
     names = "config.json metrics.csv observed_sequence synthesized_sequence final_results progress log model"
-    assert {p.name for p in folder.iterdir()} == {*names.split(), "index.html", "page_parts.js"}
+    assert {p.name for p in folder.iterdir()} == {
+        *names.split(), "index.html", "page_parts.js", *(f"evaluation.{kind}" for kind in ("csv", "json", "png"))}
     films = [data.read_clip(folder / f"final_results/{name}_0.mp4") for name in ("observed", "inferred", "sequence")]
     assert [len(film) for film in films] == [7, 7, 4 * 3]
     assert len(list((folder / "observed_sequence/sequence_1").iterdir())) == 7
