@@ -9,7 +9,7 @@ from papers.recipes import EXPERIMENTS
 from papers.steps import Finished, check_output, expand, run_all, where_to_get
 from run.flags import ArgumentParser, RunError, add_flag, run_program
 
-SCALES = {"small": "an hour or two for all of them on two cores", "paper": "the papers' sizes, for a GPU"}
+SCALES = {"small": "minutes for each, on two cores", "paper": "the papers' sizes, for a GPU"}
 
 
 def build_parser():
