@@ -82,9 +82,10 @@ class GaussianField:
 
     sigma = 1.0  # of y
 
-    def __init__(self, size, *, scale, mean, motion, maps, covariance, loop=False):
+    def __init__(self, size, *, scale, mean, motion, maps, covariance, several=False, loop=False):
         """size: (T, H, W) of the videos; scale: sigma of the field; mean, motion, maps and covariance as `fit` makes
-        them (maps of one pixel serve any H x W); loop: time is a circle."""
+        them (maps of one pixel serve any H x W); several: fitted to more than one clip; loop: time is a circle."""
+        self.several = several
         self.size, self.mean, self.motion, self.maps, self.covariance = size, mean, motion, maps, covariance
         self.scale = torch.tensor(scale, dtype=torch.float32, device=mean.device)
         self.box = box_of(size, loop)
@@ -94,6 +95,7 @@ class GaussianField:
     def fit(cls, videos, scale=1.0, stationary=False):
         """The field of clips (N, 3, T, H, W) in grey levels; stationary: the same at every pixel, for nets that slide
         in space. ValueError if the clips do not move."""
+        several = len(videos) > 1
         if motion(videos) == 0:
             raise ValueError("the clips do not move: all frames are equal")
         image = videos.mean((0, 2), dtype=torch.float64).float()  # (3, H, W)
@@ -109,8 +111,8 @@ class GaussianField:
         covariance = autocovariance(gaussianized(first, stationary))
         maps["base"] = maps["base"] + LEVEL * std
         mean = (image - LEVEL * std)[:, None]  # (3, 1, H, W)
-        return cls(tuple(videos.shape[2:]), scale=scale, mean=mean, motion=motion(videos), maps=maps,
-                   covariance=covariance)
+        return cls(tuple(videos.shape[2:]), scale=scale, mean=mean, motion=motion(videos, several), several=several,
+                   maps=maps, covariance=covariance)
 
     def resized(self, size, loop=False):
         """The same field for videos of another size (T, H, W): another H x W only if it is stationary."""
@@ -195,7 +197,7 @@ class GaussianField:
         """Bring the field's sigma to where the chains' videos J vary as much as the clips: what f adds takes the
         place of noise. Returns a factor of the learning rate, which falls to 0 as noise falls to its SHARE of the
         variance: with little of it left, chains copy the clip."""
-        self.scale.mul_(self.motion / motion(J)).clamp_(LEAST, 1)
+        self.scale.mul_(self.motion / motion(J, self.several)).clamp_(LEAST, 1)
         return min(1.0, max(0.0, (self.scale.item() ** 2 - SHARE) / BAND))
 
     @property
@@ -206,7 +208,7 @@ class GaussianField:
     def state(self):
         """What a checkpoint keeps, as plain types and tensors."""
         return {"size": self.size, "scale": self.scale.item(), "mean": self.mean, "motion": self.motion,
-                "maps": self.maps, "covariance": self.covariance}
+                "several": self.several, "maps": self.maps, "covariance": self.covariance}
 
 
 def weighted(weights, channels):
@@ -215,9 +217,10 @@ def weighted(weights, channels):
     return total.addcmul_(weights[1], channels[1]).addcmul_(weights[2], channels[2])
 
 
-def motion(videos):
-    """How much videos (N, 3, T, H, W) move: their standard deviation over time, mean over all else."""
-    return videos.std(2, correction=0).mean().item()
+def motion(videos, several=False):
+    """How much videos (N, 3, T, H, W) move: their standard deviation over time, mean over all else; several: over time
+    and videos, since of several clips q has the mean image of all."""
+    return videos.std((0, 2) if several else 2, correction=0).mean().item()
 
 
 def load_reference(state):

@@ -18,9 +18,12 @@ from run.inputs import add_part_flags
 CHANGEABLE = ("num_epochs", "lr", "anneal", "log_step", "keep", "device", "data_path", "output_dir", "fps")
 TESTING = ("test", "sample_size", "test_steps", "start", "loop", "overwrite", "dry_run")  # no part of a run
 # -preset quality: a reference fitted to the clip, whose noise moves chains by natural amounts, so that few steps of a
-# low rate are enough.
+# low rate are enough. Nets for many clips keep the paper's: what one Gaussian field has of clips that do not look alike
+# is a patchwork of all.
 QUALITY = {"reference": "field", "sample_steps": 2, "step_size": 0.5, "lr": 0.0001, "anneal": 1.0,
            "num_epochs": 60}
+MANY = ("FC_S_multi", "FC")
+QUALITY_MANY = {"sample_steps": 2, "step_size": 0.5, "lr": 0.002, "anneal": 0.4, "num_epochs": 1000}
 
 
 def build_parser():
@@ -30,9 +33,9 @@ def build_parser():
         "The same command again resumes an unfinished run.",
     )
     add = add_flag
-    quality = " ".join(f"-{name} {value}" for name, value in QUALITY.items())
-    add(parser, "preset", "released", f"defaults: released (below), or quality: {quality}",
-        choices=("released", "quality"))
+    quality, many = (" ".join(f"-{name} {value}" for name, value in each.items()) for each in (QUALITY, QUALITY_MANY))
+    add(parser, "preset", "released", f"defaults: released (below), or quality: {quality}; with {' and '.join(MANY)}, "
+        f"{many}", choices=("released", "quality"))
     group = parser.add_argument_group("data")
     add(group, "category", "fire_pot", "folder of clips below data_path")
     add(group, "data_path data_dir", "./trainingVideo", "where categories are")
@@ -82,7 +85,8 @@ def parse(argv=None):
     parser = build_parser()
     args, given = parser.parse_given(argv)
     if args.preset == "quality":
-        vars(args).update({name: value for name, value in QUALITY.items() if name not in given})
+        better = QUALITY_MANY if args.net_type in MANY else QUALITY
+        vars(args).update({name: value for name, value in better.items() if name not in given})
     if not 0 <= args.beta1 < 1:
         parser.error(f"argument -beta1: {args.beta1} is not in [0, 1)")
     if (args.mask_type == "external") != (args.mask_file is not None):

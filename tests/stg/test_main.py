@@ -541,6 +541,8 @@ def quality(*more):
 def test_the_quality_preset_is_less_than_what_is_given():
     args = quality("-num_epochs", "400")
     assert (args.reference, args.num_epochs, args.lr) == ("field", 400, QUALITY["lr"])
+    many = quality("-net_type", "FC", "-sample_steps", "3")
+    assert (many.reference, many.sample_steps, many.num_epochs, many.lr) == ("white", 3, 1000, 0.002)
     assert quality("-anneal", "0").anneal == 0
 
 
