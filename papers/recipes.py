@@ -100,7 +100,7 @@ EXPERIMENTS = {
         "STGConvNet, experiment 2.2: many clips of one pattern, and more new ones (the paper: 30 and 39)",
         steps=(
             Step("main.py -category {clip} -net_type FC_S_multi -num_frames 30 -batch_size 10 -num_chain 13",
-                 ("fires", "animals"), paper="-im_size 100", small="-im_size 48 -preset quality"),
+                 ("fires", "animals"), paper="-im_size 100", small="-im_size 48 -preset quality -num_epochs 400"),
         ),
         note="The paper shows pictures only.",
     ),
@@ -108,7 +108,7 @@ EXPERIMENTS = {
         "STGConvNet, experiment 3: action patterns, which are not stationary",
         steps=(
             Step("main.py -category {clip} -net_type FC -batch_size 10 -num_chain 8", ACTIONS,
-                 paper="-im_size 100x200", small="-im_size 48x96 -num_frames 36 -preset quality"),
+                 paper="-im_size 100x200", small="-im_size 48x96 -num_frames 36 -preset quality -num_epochs 400"),
         ),
         note="The paper shows pictures only.",
     ),
