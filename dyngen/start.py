@@ -19,7 +19,7 @@ def start(net, videos):
     (n, _, t), (motion_size, xi_size, d) = videos.shape[:3], net.transition.inputs
     y = videos.transpose(1, 2).reshape(n * t, -1).double()  # (N T, 3 H W)
     mean = y.mean(0)
-    y = y - mean
+    y -= mean
     s = torch.linalg.eigh(y @ y.T)[1].flip(1)[:, :d] * len(y) ** 0.5  # (N T, dim s), each column of mean square 1
     linear, convolution, layer = net.generator.linear, net.generator.layers[-1], net.transition.layers[0]
     linear.weight.copy_(y.T @ s / len(y))
