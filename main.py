@@ -12,27 +12,25 @@ import numpy as np
 import torch
 
 import utils
-from data import InputError, category_folder, list_clips, load_clips, to_tensor
-from fast.device import available_memory, pick_chunk, prepare
+from data import InputError, to_tensor
+from fast.device import pick_chunk, prepare
 from fast.gradient import FastGradient, pick_precision, some_frames
 from fast.graph import FastLangevin
-from judge.metrics import QUICK_COLUMNS, quick_metrics
 from judge.page import write_page
 from model import descriptor, fixed_axes
 from recover import first_guess, load_recovery
 from reference import GaussianField, WhiteNoise, load_reference
+from run import ranks
 from run.adam import Adam, learning_rate
-from run.flags import (
-    RunError,
-    listed,
-    run_program,
-)
-from run.folder import Run, start_from
-from run.inputs import check_memory, inputs_of
+from run.flags import RunError, listed, run_program
+from run.folder import Elsewhere, Run, start_from
 from run.loop import fit
 from sample import sample_learned
-from stg.outputs import header, memory, save_outputs
+from stg.chains import Chains
+from stg.inputs import read
+from stg.outputs import save_outputs
 from stg.settings import CHANGEABLE, parse, settings_of
+from stg.tally import Tally
 
 SHOWN = ("gap", "chain_std")  # metrics on the progress bar
 LOST = 20  # epochs without a gradient at the chains, after which they are not expected back
@@ -44,9 +42,9 @@ LOST = 20  # epochs without a gradient at the chains, after which they are not e
 class Learner:
     """The state of learning, and one epoch of it: `learn`, then `commit`.
 
-    f: descriptor; reference: q; I: observed videos, less the reference's mean, and y: chains, whose videos J are
-    reference.video(y), each a list of mini-batches (N, 3, T, H, W); done: epochs; recovery: what Algorithm 2 keeps
-    where pixels are hidden, or None; lost: epochs for which f has had no gradient at the chains.
+    f: descriptor; reference: q; I: observed videos, less the reference's mean, as mini-batches (N, 3, T, H, W); clips:
+    which of their rows this process counts; chains: y, whose videos J are reference.video(y); done: epochs; recovery:
+    what Algorithm 2 keeps where pixels are hidden, or None; lost: epochs for which f has had no gradient at the chains.
     """
 
     def __init__(self, f, state, videos, hidden, *, num_epochs, batch_size, num_chain, sample_steps, step_size,
@@ -59,16 +57,21 @@ class Learner:
         self.step_size, self.lr, self.anneal = step_size, lr, anneal
         self.seed, self.log_step, self.settings = seed, log_step, settings
         self.precision, self.chunk = state["precision"], state["chunk"]
-        self.y, self.reference = state["chains"], load_reference(state)
-        self.optimizer = Adam(f.parameters(), lr, beta1)
-        if "net" in state:
-            f.load_state_dict(state["net"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        if hidden is None:
+        chains, weights, moments = (state.pop(name, None) for name in ("chains", "net", "optimizer"))
+        state = ranks.on(state, self.device)
+        self.reference, self.optimizer = load_reference(state), Adam(f.parameters(), lr, beta1)
+        f.load_state_dict(weights)
+        if moments:
+            self.optimizer.load_state_dict(moments)
+        if hidden is None or ranks.rank():  # the first process alone moves hidden pixels
             self.I, self.recovery = batches(to_tensor(videos).to(self.device) - self.reference.mean, batch_size), None
         else:
             self.recovery = load_recovery(state["recovered"], hidden, self.reference.mean, batch_size)
             self.I = self.recovery.I
+        self.clips = (ranks.shares([len(I) for I in self.I], ranks.world() - 1 - ranks.rank()) if hidden is None else
+                      [slice(0, 0 if ranks.rank() else len(I)) for I in self.I])  # those of its rows that count here
+        self.chains = Chains(chains, f, self.reference, [num_chain] * len(self.I), self.chunk,
+                             lambda b: noise(self.device, seed, 0, "start", b, num_chain))
         self.judged = hidden is None and all((video != video[:1]).any() for video in videos)  # by quick_metrics
         self.tilt = torch.zeros((), device=self.device)  # rms of df/dy
         self.gradient = FastGradient(f, self.precision)  # f.gradient, faster
@@ -83,30 +86,33 @@ class Learner:
     def learn(self):
         """One epoch (Algorithm 1; Algorithm 2 where pixels are hidden): new chains, and the gradient of the weights."""
         self.optimizer.zero_grad()
-        I_new, y_new, J_new, values, seconds = [], [], [], [], 0.0
-        for b, (I, y) in enumerate(zip(self.I, self.y, strict=True)):
-            begun = time.perf_counter()
-            y = self.langevin(y, self.delta(), self.noise("J", b, self.num_chain))  # synthesis: all pixels move
+        due = self.judged and (self.done + 1) % self.log_step == 0
+        I_new, y_new, seconds = [], [], 0.0
+        tally = Tally(self.f, self.reference, len(self.I), torch.cat(self.I) if due else None)
+        for b, (I, y) in enumerate(zip(self.I, self.chains.y, strict=True)):
+            begun, own = time.perf_counter(), self.chains.own[b]
+            generators = self.noise("J", b, self.num_chain)[own]
+            y = self.langevin(y, self.delta(), generators, out=self.chains.spare[b])  # synthesis: all pixels move
             tilt = self.tilt.item()  # also waits for the device
+            tally.tilt = tilt if own.start == 0 < own.stop else 0.0  # of the first chain
             seconds += time.perf_counter() - begun
             if self.recovery:  # recovery: hidden pixels move
                 I = self.recovery.move(b, I, self.gradient, self.langevin, self.delta(), self.reference.share,
                                        self.noise("I", b, self.batch_size))
-            J = self.reference.video(y)
-            f_I, f_J, alive = self.backward_gap(I, J)
-            values.append(torch.stack([f_I.mean(), f_J.mean(), alive.float().mean()]))
+            self.backward_gap(b, I, y, tally)
             I_new.append(I)
             y_new.append(y)
-            J_new.append(J)
-        metrics = self.metrics(torch.cat(I_new), torch.cat(J_new), torch.stack(values).mean(0), tilt)
-        metrics["seconds_per_step"] = seconds / (len(self.I) * self.sample_steps)
-        self.check(metrics)
-        self.found = I_new, y_new, torch.cat(J_new), metrics
+        self.found = I_new, y_new, tally, seconds / (len(self.I) * self.sample_steps)
 
     def commit(self):
-        """The epoch's step of Adam, and its videos in place of the ones before. Returns its metrics."""
-        self.I, self.y, J, metrics = self.found
-        self.optimizer.step(self.rate() * self.reference.balance(J))
+        """The epoch's step of Adam, by what all processes have found, and its videos in place of the ones before.
+        Returns its metrics."""
+        I, y, tally, seconds = self.found
+        tally.join([p.grad for p in self.f.parameters()])
+        metrics = ranks.first(lambda: self.metrics(I, tally, seconds))
+        self.I = I
+        self.chains.take(y)
+        self.optimizer.step(self.rate() * self.reference.balance(tally.motion()))
         self.done += 1
         if self.recovery:
             self.recovery.update(self.I, self.done)
@@ -127,43 +133,37 @@ class Learner:
         """This epoch's noise: a generator for each video of a mini-batch, that no other video or epoch ever has."""
         return noise(self.device, self.seed, self.done, kind, batch, count)
 
-    def backward_gap(self, I, J):
-        """Add the gradient of gap / number of mini-batches, which is H_syn - H_obs (equation 9). Returns f(I), f(J),
-        and which units of the top layer are alive."""
-        weights = torch.cat([I.new_full((len(I),), -1 / len(I)), J.new_full((len(J),), 1 / len(J))]) / len(self.I)
-        values, alive = [], 0
-        for x, weight in zip(torch.cat([I, J]).split(self.chunk), weights.split(self.chunk), strict=True):
-            top = self.f.features(x)
+    def backward_gap(self, b, I, y, tally):
+        """Add this process's part of the gradient of gap / number of mini-batches, which is H_syn - H_obs (equation 9),
+        where I and y are mini-batch b; tally gets what f says of them."""
+        clips = I[self.clips[b]]
+        for k in range(0, len(clips) + len(y), self.chunk):
+            x, z = clips[k : k + self.chunk], y[max(k - len(clips), 0) : max(k + self.chunk - len(clips), 0)]
+            J = self.reference.video(z.to(self.device)) if len(z) else x[:0]
+            weights = torch.cat([x.new_full((len(x),), -1 / len(I)), x.new_full((len(J),), 1 / self.num_chain)])
+            top = self.f.features(torch.cat([videos for videos in (x, J) if len(videos)]))
             value = top.flatten(1).sum(1)
-            (value * weight).sum().backward()
-            values.append(value.detach())
-            alive = alive + (top.detach() > 0).sum((0, 2, 3, 4))
-        return *torch.cat(values).split([len(I), len(J)]), alive > 0
+            (value * (weights / len(self.I))).sum().backward()
+            tally.add(b, value.detach().split([len(x), len(J)]), J, (top.detach() > 0).sum((0, 2, 3, 4)))
 
-    def metrics(self, I, J, values, tilt):
+    def metrics(self, I, tally, seconds):
         """What diagnoses an energy-based model, as plain numbers by name; None where this epoch has no figure."""
-        f_I, f_J, alive = values.tolist()
-        levels = J + self.reference.mean
-        std, mean = torch.std_mean(levels)
+        f_I, f_J, alive = tally.values([len(clips) for clips in I], self.num_chain)
         numbers = {
             "f_obs": f_I,
             "f_syn": f_J,
             "gap": f_J - f_I,
-            "drift_to_noise": self.delta() / 2 * tilt,  # rms of (delta^2 / 2) df/dy against that of delta Z
-            "chain_mean": mean,
-            "chain_std": std,
-            "chain_min": levels.amin(),
-            "chain_max": levels.amax(),
-            "recon_err": (J.mean(0) - I.mean(0)).square().mean(),
+            "drift_to_noise": self.delta() / 2 * tally.tilt,  # rms of (delta^2 / 2) df/dy against that of delta Z
+            **tally.levels(),
+            "recon_err": (tally.video / tally.rows() - sum(x.sum(0) for x in I) / sum(map(len, I))).square().mean(),
             "alive": alive,
         }
         for k, layer in enumerate(self.f.layers, start=1):
             numbers[f"grad_norm_{k}"] = sum(p.grad.square().sum() for p in layer.parameters()).sqrt()
         numbers = {name: float(value) for name, value in numbers.items()}
-        if self.judged:
-            due = (self.done + 1) % self.log_step == 0
-            numbers |= quick_metrics(J, I) if due else dict.fromkeys(QUICK_COLUMNS)
-        return numbers
+        numbers |= tally.quick() if self.judged else {}
+        self.check(numbers)
+        return numbers | {"seconds_per_step": seconds}
 
     def check(self, metrics):
         """Stop a run that has diverged or died, before its state is touched."""
@@ -184,7 +184,7 @@ class Learner:
         return {
             "net": self.f.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "chains": self.y,
+            "chains": self.chains.whole(),
             "recovered": self.recovery and self.recovery.state(),
             "epoch": self.done,
             "reference": self.reference.state(),
@@ -193,19 +193,17 @@ class Learner:
             "settings": self.settings,
         }
 
-    def pictures(self):
-        """As uint8 (N, T, H, W, 3) on the device, by name: chains, and the observed videos or, where pixels are hidden,
-        the mean of samples and one sample of them."""
-        videos = {"chain": [self.reference.video(y) for y in self.y]}
+    def observed(self):
+        """The observed videos or, where pixels are hidden, the mean of samples and one sample of them: as uint8
+        (N, T, H, W, 3) on the device, by name."""
+        videos = {"observed": self.I}
         if self.recovery:
-            videos |= {"mean": self.recovery.mean(self.reference.share), "sample": self.recovery.sample()}
-        else:
-            videos["observed"] = self.I
+            videos = {"mean": self.recovery.mean(self.reference.share), "sample": self.recovery.sample()}
         return {name: utils.quantized(torch.cat(x) + self.reference.mean) for name, x in videos.items()}
 
 
-def first_state(f, videos, hidden, *, net_type, reference, refsig, batch_size, num_chain, seed):
-    """The state of a run that has not begun: guesses of hidden pixels, the reference, chains of noise."""
+def first_state(f, videos, hidden, *, net_type, reference, refsig, batch_size, seed):
+    """The state of a run that has not begun, but for its chains: guesses of hidden pixels, the reference, the net."""
     device, full, seen = next(f.parameters()).device, to_tensor(videos), videos
     if hidden is not None:
         full, recovered = first_guess(videos, hidden, reference == "field", device, seed)
@@ -217,8 +215,7 @@ def first_state(f, videos, hidden, *, net_type, reference, refsig, batch_size, n
         q = WhiteNoise(f.size, mean=mean.to(device), sigma=refsig)
     I = batches(full.to(device) - q.mean, batch_size)
     wake(f, I[0][:1], each=reference == "field")
-    chains = [q.noise(noise(device, seed, 0, "start", b, num_chain)) for b in range(len(I))]
-    state = {"chains": chains, "epoch": 0, "reference": q.state()}
+    state = {"net": f.state_dict(), "epoch": 0, "reference": q.state()}
     return state if hidden is None else state | {"recovered": recovered | {"I": I}}
 
 
@@ -247,35 +244,32 @@ def noise(device, seed, epoch, kind, batch, count):
 
 def learn(args):
     """Learn from a category's clips; the newest state and pictures are in output_dir/category."""
+    args.device = ranks.start(args.device)
     prepare(args.device)
     torch.manual_seed(args.seed)
     with torch.device("meta"):  # which has shapes, but no memory
         outline = descriptor(args.net_type, args.num_frames, args.im_size)
-    clips = len(list_clips(category_folder(args.data_path, args.category)))
-    check_memory(memory(args, outline, clips, 1), available_memory(args.device),
-                 "use a smaller -im_size or -num_frames, or fewer -num_chain")
-    videos, hidden, *records = load_clips(args.data_path, args.category, args.num_frames, args.im_size, args.mask_type,
-                                          args.mask_file, args.seed, args.start_frame, args.frame_step)
-    if args.reference == "field" and (videos == videos[:, :1]).all():
-        raise InputError(f"the clips of '{args.category}' do not move, and -reference field needs motion: use white")
-    inputs = inputs_of(records[0], args.fps, records[1])
-    about = "\n".join([header(args, outline, clips), *inputs.lines])
+    videos, hidden, inputs, about = ranks.first(lambda: read(args, outline))
     if args.dry_run:
         return print(about, *listed(settings_of(args)), sep="\n")
     f = descriptor(args.net_type, args.num_frames, args.im_size).to(args.device)
-    folder = f"{args.output_dir}/{args.category}"
-    start_from(args.ckpt, folder, args.overwrite, args.device, net=f)
-    run = Run(folder, settings_of(args), CHANGEABLE, args.overwrite, inputs=inputs)
-    learner = make_learner(args, f, run.load_checkpoint(args.device), videos, hidden)
+    folder, settings = f"{args.output_dir}/{args.category}", settings_of(args)
+
+    def opened():
+        start_from(args.ckpt, folder, args.overwrite, "cpu", net=f)
+        return Run(folder, settings, CHANGEABLE, args.overwrite, inputs=inputs)
+
+    run = ranks.first(opened, tell=False) or Elsewhere(folder)
+    learner = make_learner(args, f, ranks.first(lambda: run.load_checkpoint("cpu"), tell=False), videos, hidden)
 
     def begin():
         if learner.done == 0:
-            pictures = learner.pictures()  # nothing may copy while a graph is captured
+            pictures = learner.observed()  # nothing may copy while a graph is captured
             observed = pictures.get("observed", pictures.get("mean")).cpu().numpy()
             run.in_background(lambda: utils.save_frames(run.folder / "observed_sequence", observed))
 
     def outputs(moving, last):
-        epoch, pictures = learner.done, learner.pictures()
+        epoch, pictures = learner.done, {"chain": learner.chains.shown(), **learner.observed()}
         return lambda: save_outputs(args, learner, run, epoch, {name: x.cpu().numpy() for name, x in pictures.items()},
                                     videos, hidden, moving, last)
 
@@ -287,23 +281,29 @@ def learn(args):
 
 def make_learner(args, f, state, videos, hidden):
     """The Learner of a run that begins, or goes on from the checkpoint `state`."""
-    if state is None:
-        chunk = args.chunk or pick_chunk(f, f.size, args.batch_size + args.num_chain, args.device)
-        precision = args.precision
-        if precision == "auto":
-            precision = pick_precision(f, some_frames(videos, args.device, fixed_axes(args.net_type)[0]))
-        state = {"precision": precision, "chunk": chunk} | first_state(
-            f, videos, hidden, net_type=args.net_type, reference=args.reference, refsig=args.refsig,
-            batch_size=args.batch_size, num_chain=args.num_chain, seed=args.seed)
+    def ready():
+        """What the other processes need of the state, too."""
+        nonlocal state
+        if state is None:
+            chunk = args.chunk or pick_chunk(f, f.size, args.batch_size + args.num_chain, args.device)
+            precision = args.precision
+            if precision == "auto":
+                precision = pick_precision(f, some_frames(videos, args.device, fixed_axes(args.net_type)[0]))
+            state = {"precision": precision, "chunk": chunk} | first_state(
+                f, videos, hidden, net_type=args.net_type, reference=args.reference, refsig=args.refsig,
+                batch_size=args.batch_size, seed=args.seed)
+        return {name: value for name, value in state.items() if name not in ("chains", "recovered")}
+
+    told = ranks.first(ready)
     return Learner(
-        f, state, videos, hidden, num_epochs=args.num_epochs, batch_size=args.batch_size,
+        f, (state or {}) | told, videos, hidden, num_epochs=args.num_epochs, batch_size=args.batch_size,
         num_chain=args.num_chain, sample_steps=args.sample_steps, step_size=args.step_size, lr=args.lr,
         anneal=args.anneal, beta1=args.beta1, seed=args.seed, log_step=args.log_step, settings=settings_of(args))
 
 
 def main(argv=None):
     args, given = parse(argv)
-    return run_program(lambda: sample_learned(args, given) if args.test else learn(args), InputError)
+    return run_program(lambda: sample_learned(args, given) if args.test else learn(args), InputError, not args.test)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class WhiteNoise:
 
     def noise(self, generators):
         """Where chains start: unit noise (as released), a video each generator, channels last."""
-        y = torch.empty(len(generators), *self.size, 3, device=generators[0].device)
+        y = torch.empty(len(generators), *self.size, 3, device=self.mean.device)
         return gaussian_(y, generators).permute(0, 4, 1, 2, 3)
 
     def video(self, y):
@@ -54,9 +54,11 @@ class WhiteNoise:
         that the chains follow move less and less."""
         return delta * fall**0.5
 
-    def balance(self, J):
-        """A factor of the learning rate, given the chains' videos."""
+    def balance(self, moved):
+        """A factor of the learning rate, given how much the chains move."""
         return 1.0
+
+    several = None  # whether it was fitted to several clips
 
     share = 1.0  # of the clip's std that noise has
 
@@ -120,7 +122,7 @@ class GaussianField:
 
     def noise(self, generators):
         """Unit noise y (N, 3, T', H', W' / 2 + 1, 2), a video each generator: where chains start."""
-        y = torch.empty(len(generators), 3, *self.amplitude.shape, device=generators[0].device)
+        y = torch.empty(len(generators), 3, *self.amplitude.shape, device=self.mean.device)
         return gaussian_(y, generators)
 
     def video(self, y):
@@ -193,11 +195,11 @@ class GaussianField:
         """delta: where noise moves chains by natural amounts, they need no smaller steps at the end."""
         return delta
 
-    def balance(self, J):
-        """Bring the field's sigma to where the chains' videos J vary as much as the clips: what f adds takes the
-        place of noise. Returns a factor of the learning rate, which falls to 0 as noise falls to its SHARE of the
-        variance: with little of it left, chains copy the clip."""
-        self.scale.mul_(self.motion / motion(J, self.several)).clamp_(LEAST, 1)
+    def balance(self, moved):
+        """Bring the field's sigma to where the chains move as much as the clips: what f adds takes the place of noise.
+        moved: `motion` of the chains. Returns a factor of the learning rate, which falls to 0 as noise falls to its
+        SHARE of the variance: with little of it left, chains copy the clip."""
+        self.scale.mul_(self.motion / moved).clamp_(LEAST, 1)
         return min(1.0, max(0.0, (self.scale.item() ** 2 - SHARE) / BAND))
 
     @property

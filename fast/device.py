@@ -87,3 +87,9 @@ def pick_chunk(f, size, videos, device):
     free = (available_memory(device) - parameters) / 2
     budget = min(free, 2**30) if device.type == "cpu" else free
     return int(min(max(budget // memory_per_video(f, size), 1), videos))
+
+
+def holds(device, f, size):
+    """Whether so many bytes of videos may stay on the device: in the half of its memory that `pick_chunk` leaves."""
+    parameters = 4 * 4 * sum(p.numel() for p in f.parameters())
+    return device.type == "cpu" or size < (available_memory(device) - parameters) / 2

@@ -15,14 +15,19 @@ class FastLangevin:
     def __init__(self, score, gradient, steps, chunk):
         self.score, self.gradient, self.steps, self.chunk, self.graphs = score, gradient, steps, chunk, {}
 
-    def __call__(self, x, delta, generators, free=None):
-        """x (N, ...) after the steps; delta, generators and free as for `langevin`."""
-        parts = []
-        for k in range(0, len(x), self.chunk):
+    def __call__(self, x, delta, generators, free=None, out=None):
+        """x (N, ...) after the steps, in `out` if it is given; delta, generators and free as for `langevin`. Where x is
+        in the host's memory, one chunk at a time visits the device. The first chunk moves last: what the score leaves
+        behind is of the first rows."""
+        if out is None and 0 < len(x) <= self.chunk:
+            return self.chain(x, delta, generators[: len(x)], free)
+        out = torch.empty_like(x) if out is None else out
+        for k in reversed(range(0, len(x), self.chunk)):
             rows = slice(k, k + self.chunk)
-            moves = None if free is None else free[rows]
-            parts.append(self.chain(x[rows], delta, generators[rows][: len(x[rows])], moves))
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
+            moves, own = None if free is None else free[rows], generators[rows]
+            here = x[rows].to(own[0].device, non_blocking=True)
+            out[rows] = self.chain(here, delta, own[: len(here)], moves)
+        return out
 
     def chain(self, x, delta, generators, free):
         if not x.is_cuda:

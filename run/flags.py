@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 
+from run import ranks
+
 BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 KEEP = 3  # numbered checkpoints that a run keeps if nothing else is said
 
@@ -78,6 +80,10 @@ class ArgumentParser(argparse.ArgumentParser):
         args = self.parse_args(argv)
         unset = argparse.Namespace(**dict.fromkeys(vars(args)))
         return args, {name: value for name, value in vars(self.parse_args(argv, unset)).items() if value is not None}
+
+    def _print_message(self, message, file=None):
+        if ranks.rank() == 0:
+            super()._print_message(message, file)
 
     def error(self, message):
         self.exit(2, f"{self.prog}: {message} ({self.prog} -h lists the flags)\n")
@@ -191,20 +197,25 @@ def terminate(*_):
     raise Terminated
 
 
-def run_program(program, bad_input):
+def run_program(program, bad_input, several=False):
     """Call program() and return its exit code: 0 done, 1 failed, 2 bad input (an exception of type bad_input), 130
-    interrupted by Ctrl-C, 143 by SIGTERM. What a user can cause ends in one line on stderr, never in a traceback."""
+    interrupted by Ctrl-C, 143 by SIGTERM. What a user can cause ends in one line on stderr, never in a traceback.
+    several: whether it can work in the several processes of torchrun."""
     for stream in (sys.stdout, sys.stderr):  # a name may have letters that a terminal or a file's coding has not
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="backslashreplace")
     name, previous = Path(sys.argv[0]).name, signal.signal(signal.SIGTERM, terminate)
     try:
+        if not several:
+            ranks.alone()
         program()
         return 0
     except bad_input as error:
         message, code = str(error), 2
     except RunError as error:
         message, code = str(error), error.code
+    except ranks.Lost as error:
+        message, code = str(error), 1
     except OSError as error:
         where = f" '{error.filename}'" if error.filename else ""
         message, code = f"cannot read or write{where}: {error.strerror or error}", 1
@@ -215,7 +226,10 @@ def run_program(program, bad_input):
         message, code = "out of memory: use smaller frames or fewer of them, fewer chains or smaller batches", 1
     except KeyboardInterrupt as stop:
         message, code = str(stop) or "interrupted", 143 if isinstance(stop, Terminated) else 130
+        ranks.hush()
     finally:
+        ranks.end()
         signal.signal(signal.SIGTERM, previous)
-    print(f"{name}: {message}", file=sys.stderr)
+    which = f" (process {ranks.rank()})" if ranks.rank() else ""
+    print(f"{name}{which}: {message}", file=sys.stderr)
     return code

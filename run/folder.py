@@ -165,6 +165,11 @@ class Run:
         paths = self.folder.glob(f"model/{self.unit}_*.pt")
         return sorted(paths, key=lambda path: -int(path.stem[len(self.unit) + 1 :]))
 
+    def newest(self):
+        """What is saved, in words."""
+        kept = self.numbered_checkpoints()
+        return f"{self.unit} {int(kept[0].stem.split('_')[-1]) if kept else 0} is saved in '{self.folder}'"
+
     def load_checkpoint(self, device):
         """The newest state, or None. One that does not load gives way to the one before it; RunError if it has learned
         from other inputs."""
@@ -228,6 +233,32 @@ class Run:
         self.board.close()
         if self.unlock:
             self.unlock()
+
+
+class Elsewhere(Run):
+    """A run in processes other than the first, which leave nothing."""
+
+    def __init__(self, folder, unit="epoch"):
+        self.folder, self.unit, self.pending = Path(folder), unit, ()
+
+    def open_logs(self, epoch):
+        pass
+
+    def log(self, epoch, metrics):
+        pass
+
+    def in_background(self, job):
+        pass
+
+    def save(self, state, epoch, write, told, moving, last):
+        pass
+
+    def save_checkpoint(self, state, epoch):
+        pass
+
+    def close(self):
+        pass
+
 
 OUTPUTS = (
     "config.json metrics.csv evaluation.json evaluation.csv evaluation.png recovery.json recovery.csv "

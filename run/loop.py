@@ -1,5 +1,5 @@
 """The order of a run, the same for every program: step by step, with outputs between, and whatever ends it early
-leaves the last good state."""
+leaves the last good state. Of several processes (run.ranks) all do the same steps, and end together."""
 
 import contextlib
 import signal
@@ -8,9 +8,11 @@ import time
 
 from tqdm import tqdm
 
+from run import ranks
 from run.flags import RunError, Terminated
 
 MOVING = 10  # log steps from one renewal of what takes long to write to the next
+STOPS = (None, RunError, KeyboardInterrupt, Terminated)  # why a process wants all to stop, the gravest last
 
 
 @contextlib.contextmanager
@@ -27,41 +29,73 @@ def uninterrupted():
         raise Terminated if signal.SIGTERM in pending else KeyboardInterrupt
 
 
+@contextlib.contextmanager
+def together(seconds=ranks.SECONDS):
+    """A block that all processes enter, within so many seconds, or none: where one wants to stop, it raises in each.
+    What belongs together changes in it, and processes may exchange what they have."""
+    with uninterrupted():
+        stop = ranks.vote(0, seconds)
+        try:
+            end_if(stop)
+            yield
+        except Exception as error:
+            error.everywhere = True
+            raise
+
+
+def end_if(stop):
+    """Raise what all processes have agreed to stop for, if anything."""
+    if stop:
+        error = STOPS[stop]("another process has failed" if STOPS[stop] is RunError else "")
+        error.everywhere = True
+        raise error
+
+
 def fit(learner, run, outputs, *, total, log_step, shown, header, begin=None, page=None, shorter=None):
     """Learn until `total` steps are done (epochs or iterations: run.unit), with a progress bar.
 
     learner: `done`, how many steps are done, and four methods. learn() does the work of a step, and may be interrupted.
     commit() completes the step, and may not; it returns the step's metrics by name, or None if there are none this
     time. undo() takes back what an interrupted learn() has changed. state() gives what a checkpoint keeps.
+    Of several processes the first alone has a Run, the others an Elsewhere; in commit(), state() and outputs() they may
+    exchange what they have.
     outputs(moving, last) -> a function that writes the outputs of this moment. It is called every log_step steps, and
     at the last one; moving: whether to renew what moves, too, which takes long.
     header: what to print at the start. begin(): called once before the first step. page(folder): called when a moment
     has been saved, to show it. shown: the metrics on the bar. shorter: what makes a long run short, for a hint.
     """
-    unit, metrics, first = run.unit, {}, learner.done + 1
+    unit, metrics, first, patience = run.unit, {}, learner.done + 1, ranks.PATIENCE
     if first > total:
         return print(f"'{run.folder}' is finished: {learner.done} {unit}s; raise -num_{unit}s to go on")
     print(header)
     print(f"{unit}s {first} to {total}", flush=True)
     run.open_logs(learner.done)
-    bar = tqdm(total=total, initial=first - 1, unit=unit, disable=None)
+    bar = tqdm(total=total, initial=first - 1, unit=unit, disable=True if ranks.rank() else None)
     try:
         if begin:
             begin()
         for done in range(first, total + 1):
             begun = time.perf_counter()
-            metrics = step(learner, run) or metrics
+            metrics = step(learner, run, patience) or metrics
+            patience = ranks.SECONDS + 4 * (time.perf_counter() - begun)
             bar.set_postfix({name: f"{metrics[name]:.4g}" for name in shown if name in metrics}, refresh=False)
             bar.update()
             last = done == total
             if last or done % log_step == 0:
                 moving = last or done < first + log_step or done // log_step % MOVING == 0
                 line = f"{unit} {done}/{total}  " + "  ".join(f"{name} {metrics[name]:.4g}" for name in shown)
-                run.save(learner.state(), done, outputs(moving, last), tell(line, page, run.folder), moving, last)
+                with together():
+                    state, write = learner.state(), outputs(moving, last)
+                run.save(state, done, write, tell(line, page, run.folder), moving, last)
+                del state, write  # which may be large
+                patience = ranks.PATIENCE  # the first may be writing
             if done == first + 2 and not last:  # the first prepares much that the others find
                 tell_time_left(unit, time.perf_counter() - begun, total - done, shorter)
         run.wait()
-    except (KeyboardInterrupt, RunError) as stop:
+        with contextlib.suppress(KeyboardInterrupt), uninterrupted():
+            failed = ranks.vote(0, ranks.PATIENCE)
+        end_if(failed)
+    except (KeyboardInterrupt, RunError, ranks.Lost) as stop:
         stop_early(learner, run, stop)
     finally:
         bar.close()
@@ -69,11 +103,12 @@ def fit(learner, run, outputs, *, total, log_step, shown, header, begin=None, pa
     print(f"done: {learner.done} {unit}s; open '{run.folder}/index.html' to see what came of them")
 
 
-def step(learner, run):
-    """One step, whole or not at all: the change of the state and its row in the log belong together."""
+def step(learner, run, patience):
+    """One step, whole or not at all: the change of the state and its row in the log belong together. patience: seconds
+    that another process may be behind."""
     try:
         learner.learn()
-        with uninterrupted():
+        with together(patience):
             metrics = learner.commit()
             if metrics:
                 run.log(learner.done, metrics)
@@ -85,12 +120,23 @@ def step(learner, run):
 
 
 def stop_early(learner, run, stop):
-    """Write what is left to write, save the last good state, and end as `stop` asks."""
+    """Write what is left to write, save the last good state, and end as `stop` asks. Where a process is missing, the
+    last state is the one that was saved last."""
     if run.pending:
         tqdm.write("stopping: what is left is being written")
     with contextlib.suppress(KeyboardInterrupt), uninterrupted():  # another Ctrl-C changes nothing
+        try:
+            if not isinstance(stop, ranks.Lost) and not hasattr(stop, "everywhere"):
+                ranks.vote(STOPS.index(type(stop)), ranks.PATIENCE)
+            state = None if isinstance(stop, ranks.Lost) else learner.state()
+        except ranks.Lost as lost:
+            stop, state = lost, None
         run.wait()
-        run.save_checkpoint(learner.state(), learner.done)
+        if state is not None:
+            run.save_checkpoint(state, learner.done)
+    if isinstance(stop, ranks.Lost):
+        raise RunError(f"{stop}: {run.newest()}; the same command goes on from there") from None
+    ranks.hush()
     saved = f"{run.unit} {learner.done} is saved in '{run.folder}'"
     if isinstance(stop, KeyboardInterrupt):
         raise type(stop)(f"interrupted: {saved}; the same command goes on from there") from None

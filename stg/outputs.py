@@ -7,10 +7,12 @@ import torch
 
 import utils
 from data import InputError
-from fast.device import memory_per_video
+from fast.device import available_memory, memory_per_video
 from judge.clip import judge_by_clips
 from judge.tables import recovery_report, save_report
 from model import layer_table
+from run import ranks
+from run.inputs import check_memory
 from stg.settings import settings_of
 
 ROWS = 6  # of a contact sheet, for observed videos and for chains
@@ -54,6 +56,21 @@ def memory(args, f, clips, batch):
     videos = clips * (args.num_chain + 1)
     return (16 * sum(p.numel() for p in f.parameters()) + memory_per_video(f, f.size) * batch
             + 24 * videos * math.prod(f.size))
+
+
+def check_fits(args, f, clips):
+    """RunError where a run cannot fit into memory (a GPU may leave its chains to the host), InputError where there are
+    fewer chains than processes."""
+    everything, video = clips * args.num_chain, 24 * math.prod(f.size)
+    if everything < ranks.world():
+        raise InputError(f"{everything} chains cannot be spread over {ranks.world()} processes: start fewer processes, "
+                         "or raise -num_chain")
+    chains = -(-everything // ranks.world()) * video
+    rest = memory(args, f, clips, 1) - everything * video
+    gpu, hint = args.device.type == "cuda", "use a smaller -im_size or -num_frames, or fewer -num_chain"
+    check_memory(rest + (0 if gpu else chains), available_memory(args.device), hint)
+    if gpu:
+        check_memory(chains, available_memory(torch.device("cpu")), hint)
 
 
 def header(args, f, clips):

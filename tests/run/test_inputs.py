@@ -254,9 +254,9 @@ def test_a_clip_that_stands_still_or_is_black_is_said(name, tmp_path):
 @pytest.mark.parametrize("dry", [["-dry_run"], []])
 def test_a_run_that_cannot_fit_is_refused_before_it_allocates(dry, tmp_path, moving, monkeypatch):
     write(tmp_path / "data/fire/a.mp4", moving(40, 32, 32))
-    monkeypatch.setattr("main.available_memory", lambda device: 20 * 2**30)
+    monkeypatch.setattr("stg.outputs.available_memory", lambda device: 20 * 2**30)
     allocated = []
-    monkeypatch.setattr("main.read_category", lambda *_: allocated.append(True))
+    monkeypatch.setattr("stg.inputs.read_category", lambda *_: allocated.append(True))
     refused = call(main, "-category", "fire", "-data_path", tmp_path / "data", "-im_size", "1080x1920", "-num_frames",
                    40, "-device", "cpu", "-output_dir", tmp_path / "out", *dry)
     assert refused.code == 2 and not allocated and refused.err.count("\n") == 1

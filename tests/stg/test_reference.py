@@ -247,7 +247,7 @@ def test_a_stationary_field_serves_frames_of_any_size(clip):
 def test_a_saved_reference_gives_the_same_videos_bit_for_bit(kind, moving_field, tmp_path):
     q = GaussianField(**moving_field[0].state())
     if kind == "field":
-        q.balance(1.1 * moving_field[1])  # sigma has moved
+        q.balance(motion(1.1 * moving_field[1], q.several))  # sigma has moved
         assert reference.LEAST < q.scale < 1
     else:
         q = WhiteNoise((20, 12, 16), mean=torch.tensor(77.7), sigma=0.8)
@@ -274,7 +274,7 @@ def test_balance_brings_sigma_towards_equal_motion_and_stops_learning_at_the_lea
         monkeypatch.setattr(reference, name, value)
     q, videos = GaussianField(**moving_field[0].state()), moving_field[1]
     place = q.scale
-    assert q.balance(times * videos) == pytest.approx(factor, abs=1e-4)
+    assert q.balance(motion(times * videos, q.several)) == pytest.approx(factor, abs=1e-4)
     assert q.scale is place and q.scale.item() == pytest.approx(scale, rel=1e-5)  # where a CUDA graph looks for it
 
 
@@ -282,7 +282,7 @@ def test_sigma_settles_where_videos_move_like_the_clip(moving_field):
     q = GaussianField(**moving_field[0].state() | {"scale": 0.3})
     y = q.noise(generators(6))
     for _ in range(20):
-        q.balance(1.2 * q.video(y))  # f adds a fifth
+        q.balance(motion(1.2 * q.video(y), q.several))  # f adds a fifth
     assert reference.LEAST < q.scale < 1
     assert motion(1.2 * q.video(y)) == pytest.approx(q.motion, rel=0.02)
 
