@@ -103,7 +103,7 @@ def fit(learner, run, outputs, *, total, log_step, shown, header, begin=None, pa
     print(f"done: {learner.done} {unit}s; open '{run.folder}/index.html' to see what came of them")
 
 
-def step(learner, run, patience):
+def step(learner, run, patience=ranks.PATIENCE):
     """One step, whole or not at all: the change of the state and its row in the log belong together. patience: seconds
     that another process may be behind."""
     try:

@@ -42,7 +42,7 @@ class Tally:
 
     def join(self, gradients):
         """Sum all this, and the gradients, over the processes."""
-        tilt = self.video.new_tensor([self.tilt])
+        tilt = torch.full((1,), self.tilt, device=self.video.device)
         ranks.sum_([*gradients, self.batches, self.video, self.squares, tilt])
         self.tilt, self.chunks = tilt.item(), ranks.joined(self.chunks)
 

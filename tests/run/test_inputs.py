@@ -256,7 +256,7 @@ def test_a_run_that_cannot_fit_is_refused_before_it_allocates(dry, tmp_path, mov
     write(tmp_path / "data/fire/a.mp4", moving(40, 32, 32))
     monkeypatch.setattr("stg.outputs.available_memory", lambda device: 20 * 2**30)
     allocated = []
-    monkeypatch.setattr("stg.inputs.read_category", lambda *_: allocated.append(True))
+    monkeypatch.setattr("data.read_category", lambda *_: allocated.append(True))
     refused = call(main, "-category", "fire", "-data_path", tmp_path / "data", "-im_size", "1080x1920", "-num_frames",
                    40, "-device", "cpu", "-output_dir", tmp_path / "out", *dry)
     assert refused.code == 2 and not allocated and refused.err.count("\n") == 1

@@ -84,7 +84,7 @@ def assert_close(one, two):
     for name, x in states[0].items():
         if isinstance(x, torch.Tensor) and x.is_floating_point():
             y = states[1][name]
-            assert x.stride() == y.stride() and (x - y).norm() <= 0.01 * y.norm() + 1e-6, name
+            assert x.stride() == y.stride() and (x - y).norm() <= 0.03 * y.norm() + 1e-6, name
 
 
 @pytest.mark.usefixtures("undrawn", "one_thread")

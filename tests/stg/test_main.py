@@ -378,7 +378,7 @@ def test_overwrite_deletes_the_earlier_run_and_nothing_else(copy_of, learned, fl
 
 
 BAD = {  # flags' own types are tested with them
-    "-category nope": ["'nope'", "clip, empty, short, still, text, three, truncated"],
+    "-category nope": ["'nope'", "clip, empty, other, short, still, text, three, truncated"],
     "-category empty": ["empty'", ".mp4"],
     "-category text": ["words.mp4"],
     "-category truncated": ["half.mp4"],
