@@ -23,7 +23,7 @@ from run import flags
 DEPTH = 3  # folders below those given in which runs are looked for
 # what stands on a tile, of the table that judges a run, if it has it
 FIGURES = ("std_ratio", "frame_diff_ratio", "std_map_corr", "mean_image", "nearest_psnr", "hidden_mae", "hidden_psnr",
-           "nearest", "coverage", "realism", "gamut", "copying")
+           "nearest", "held_out_nearest", "coverage", "realism", "gamut", "copying")
 PLACES = ("category", "output_dir", "data_path", "mask_path", "device", "log_step")  # no part of how videos are made
 COMPARED = 4  # films of a run beside those of another
 KINDS = {"synthesised": "synthesised", "later": "later frames"}  # what stands beside a real video
@@ -160,9 +160,10 @@ def later_frames(folder, frames, size):
     learned, later = settings.get("num_frames"), {}
     if not learned or settings.get("mask_type", "none") != "none":
         return later
+    part = {"start": settings.get("start_frame", 0), "step": settings.get("frame_step", 1)}
     try:
         for path in data.list_clips(data.category_folder(settings["data_path"], settings["category"])):
-            clip = data.read_clip(path, None, size, at_most=learned + frames)
+            clip, _ = data.read(path, None, size, at_most=learned + frames, **part)
             if len(clip) == learned + frames:
                 later[path.name] = clip[learned:]
     except (data.InputError, KeyError, OSError):  # the clip is not at hand

@@ -136,6 +136,14 @@ def test_a_study_shows_real_synthesised_and_later_frames_encoded_alike(study_run
         assert video.shape == (12, 24, 24, 3) and np.abs(video - wanted[kind].astype(float)).mean() < 12  # of 100
 
 
+def test_later_frames_begin_where_learning_ended(study_run, tmp_path, moving):
+    config = json.loads((study_run / "config.json").read_text())
+    config["settings"] |= {"start_frame": 2, "frame_step": 2, "num_frames": 6}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    [later] = gallery.later_frames(tmp_path, 4, (24, 24)).values()
+    assert np.abs(later - moving(24)[14:22:2].astype(float)).mean() < 12
+
+
 def test_answers_of_the_page_are_counted(browser, study_run, tmp_path, capsys):
     out = tmp_path / "study.html"
     gallery.write_study([study_run], 5, 0.2, out)
