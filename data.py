@@ -121,10 +121,11 @@ def read_category(data_path, category, num_frames, im_size, start=0, step=1, pad
     return videos, records
 
 
-def load_clips(data_path, category, num_frames, im_size, mask_type, mask_file, seed, start, step):
+def load_clips(data_path, category, num_frames, im_size, mask_type, mask_file, seed, start, step, pad=False):
     """The clips uint8 (N, T, H, W, 3), which of their pixels are hidden, bool (N, T, H, W) or None, and the Records of
-    the clips and of what else was read. Where the future is hidden, so are the frames that a clip does not have."""
-    videos, records = read_category(data_path, category, num_frames, im_size, start, step, mask_type == "future")
+    the clips and of what else was read. pad: where the future is hidden, a clip need not have it."""
+    pad = pad and mask_type == "future"
+    videos, records = read_category(data_path, category, num_frames, im_size, start, step, pad)
     if mask_type == "none":
         return videos, None, records, []
     if mask_type == "external":

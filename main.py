@@ -288,7 +288,8 @@ def make_learner(args, f, state, videos, hidden):
             chunk = args.chunk or pick_chunk(f, f.size, args.batch_size + args.num_chain, args.device)
             precision = args.precision
             if precision == "auto":
-                precision = pick_precision(f, some_frames(videos, args.device, fixed_axes(args.net_type)[0]))
+                seen = videos if hidden is None else np.where(hidden[..., None], np.uint8(0), videos)
+                precision = pick_precision(f, some_frames(seen, args.device, fixed_axes(args.net_type)[0]))
             state = {"precision": precision, "chunk": chunk} | first_state(
                 f, videos, hidden, net_type=args.net_type, reference=args.reference, refsig=args.refsig,
                 batch_size=args.batch_size, seed=args.seed)

@@ -30,7 +30,7 @@ def first_guess(videos, hidden, fitted, device, seed):
     field = ConditionalField.fit(filled, hidden, device)
     fields = field.expected
     if fitted:
-        fields = [field.draw(k, utils.generator(device, seed, 0, "I", k)) for k in range(len(videos))]
+        fields = [field.draw(k, utils.generator(device, seed, "guess", k)) for k in range(len(videos))]
     guesses = torch.stack([field.video(k, v) for k, v in enumerate(fields)])
     full = torch.where(torch.from_numpy(hidden)[:, None].to(device), guesses, to_tensor(videos).to(device))
     if not fitted:
@@ -64,7 +64,8 @@ class WhiteRecovery:
 
     def update(self, I, done):
         self.I = I
-        self.average = [torch.lerp(a, new, 1 / MEMORY) for a, new in zip(self.average, I, strict=True)]
+        weight = 1 / min(MEMORY, done)
+        self.average = [torch.lerp(a, new, weight) for a, new in zip(self.average, I, strict=True)]
 
     def sample(self):
         return self.I
@@ -93,7 +94,7 @@ class FieldRecovery:
     def move(self, b, I, gradient, sampler, delta, sigma, generators):
         """The clips I of mini-batch number b with new hidden pixels."""
         first, new, slopes = b * len(self.I[0]), [], gradient(I) * self.hidden[b]
-        for k, (slope, generator) in enumerate(zip(slopes, generators, strict=True), start=first):
+        for k, (slope, generator) in enumerate(zip(slopes, generators), start=first):
             slope = self.field.pull(slope)
             v = self.field.move(k, self.fields[k], slope, sigma, RHO, generator)
             self.found[k] = v, slope

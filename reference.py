@@ -96,10 +96,10 @@ class GaussianField:
     @classmethod
     def fit(cls, videos, scale=1.0, stationary=False):
         """The field of clips (N, 3, T, H, W) in grey levels; stationary: the same at every pixel, for nets that slide
-        in space. ValueError if the clips do not move."""
+        in space. InputError if the clips do not move."""
         several = len(videos) > 1
         if motion(videos) == 0:
-            raise ValueError("the clips do not move: all frames are equal")
+            raise InputError("the clips do not move, and -reference field needs motion: use white")
         image = videos.mean((0, 2), dtype=torch.float64).float()  # (3, H, W)
         if stationary:
             image = image.mean((1, 2), keepdim=True).expand_as(image).contiguous()

@@ -40,7 +40,7 @@ def sample_learned(args, given):
     size = (given.get("num_frames", learned["num_frames"]), *given.get("im_size", learned["im_size"]))
     check_fits(f, size, learned)
     if args.mask_type != "none":
-        return fill_in(args, given.get("test_steps", FILLING), f, state, size, folder)
+        return fill_in(args, given, f, state, size, folder)
     if args.loop:  # on a circle all strides must come out even
         period = math.prod(layer.stride[0] for layer in f.layers)
         size = (-(-size[0] // period) * period, *size[1:])
@@ -61,18 +61,26 @@ def sample_learned(args, given):
     print(f"{len(J)} new videos of {size[0]} frames of {size[1]}x{size[2]} are in '{folder}/final_results'")
 
 
-def fill_in(args, steps, f, state, size, folder):
+def fill_in(args, given, f, state, size, folder):
     """Hidden pixels of clips of size (T, H, W), which need not be those learned from, sampled in the learned model."""
-    videos, hidden, records, _ = load_clips(args.data_path, args.category, size[0], size[1:], args.mask_type,
-                                            args.mask_file, args.seed, args.start_frame, args.frame_step)
+    if args.loop or args.start == "chains":
+        raise InputError("-loop and -start chains make new videos; -mask_type fills in a clip")
+    learned, steps = state["settings"], given.get("test_steps", FILLING)
+    start, step = (given.get(name, learned.get(name, default))
+                   for name, default in (("start_frame", 0), ("frame_step", 1)))
+    same = args.category == learned["category"]
+    data_path = given.get("data_path", learned["data_path"] if same else args.data_path)
+    videos, hidden, records, _ = load_clips(data_path, args.category, size[0], size[1:], args.mask_type,
+                                            args.mask_file, args.seed, start, step, pad=True)
     inputs = inputs_of(records, args.fps)
     print(*inputs.lines, sep="\n")
     q, gradient = load_reference(state), FastGradient(f, state["precision"])
-    fitted = state["settings"].get("reference") == "field"
+    fitted = learned.get("reference") == "field"
     full, saved = first_guess(videos, hidden, fitted, args.device, args.seed)
     recovery = load_recovery(saved | {"I": list((full - q.mean).split(1))}, hidden, q.mean, 1)
     generators = [[utils.generator(args.device, args.seed, "test", k)] for k in range(len(videos))]
-    delta = q.step_size(state["settings"]["step_size"], 1.0)
+    fall = learning_rate(1.0, learned["anneal"], state["epoch"], learned["num_epochs"])
+    delta = q.step_size(learned["step_size"], fall)
 
     def score(x):
         return gradient(x).sub_(x, alpha=1 / q.sigma**2)
@@ -80,11 +88,13 @@ def fill_in(args, steps, f, state, size, folder):
     def sampler(x, delta, generators, free):
         return langevin(x, score, 1, delta, generators, free)
 
-    for step in tqdm(range(steps), unit="step", disable=None):
+    for done in tqdm(range(1, steps + 1), unit="step", disable=None):
         I = [recovery.move(k, x, gradient, sampler, delta, q.share, generators[k]) for k, x in enumerate(recovery.I)]
-        recovery.update(I, step + 1)
+        recovery.update(I, done)
     found = {"mean of samples": recovery.mean(q.share), "one sample": recovery.sample()}
-    found = {name: utils.to_uint8(torch.cat(x) + q.mean) for name, x in found.items()}
+    found = {name: torch.cat(x) for name, x in found.items()}
+    check_finite(*found.values())
+    found = {name: utils.to_uint8(x + q.mean) for name, x in found.items()}
     delete_outputs(folder)
     masked = {f"masked_{k}": x for k, x in enumerate(np.where(hidden[..., None], np.uint8(128), videos))}
     beside = masked | {f"sample_{k}": x for k, x in enumerate(found["one sample"])}
@@ -93,7 +103,7 @@ def fill_in(args, steps, f, state, size, folder):
     known = min(record.used for record in records)
     if hidden[:, :known].any():
         rows = recovery_report(videos[:, :known], {name: x[:, :known] for name, x in found.items()}, hidden[:, :known])
-        save_report(folder, "recovery", rows, state["settings"] | {"category": args.category})
+        save_report(folder, "recovery", rows, learned | {"category": args.category})
     write_page(folder.parent)
     print(f"{len(videos)} clip(s) with their hidden pixels filled in are in '{folder}/final_results'")
 
@@ -124,9 +134,14 @@ def sample(f, q, y, state, args):
     parts = [slice(k, k + chunk) for k in range(0, len(y), chunk)]
     for rows, delta in tqdm(list(itertools.product(parts, deltas)), unit="step", disable=None):
         y[rows] = langevin(y[rows], score, 1, delta, generators[rows])
-    if not torch.isfinite(y).all():
-        raise RunError("sampling diverged: the model was learned with too large a -step_size or -lr")
+    check_finite(y)
     return y
+
+
+def check_finite(*samples):
+    """RunError if samples are not numbers any more."""
+    if not all(torch.isfinite(x).all() for x in samples):
+        raise RunError("sampling diverged: the model was learned with too large a -step_size or -lr")
 
 
 def tell_seams(loops):

@@ -162,7 +162,7 @@ def parse(argv=None):
     args.task = args.task or ("recovery" if args.training_mode == "incomplete" else "scene")
     values = presets(args.task, args.category, args.encoder) | {"mask_path": args.data_path}
     if args.preset == "quality":
-        size = min(100, 3 * given.get("num_frames", values["num_frames"]) // 4)
+        size = max(1, min(100, 3 * given.get("num_frames", values["num_frames"]) // 4))
         values |= QUALITY | {"state_size": size, "z_size": size}
     if "mask_file" in given:
         values["mask_type"] = "external"

@@ -78,6 +78,7 @@ def pick_precision(f, x, limit=0.01):
         return "fp32"
     nets = [FastGradient(f, precision) for precision in ("fp32", "bf16")]
     biases, seconds = [layer.bias.detach() for layer in f.layers], [[], []]
+    kept = [bias.clone() for bias in biases]
     for bias in biases:
         bias.fill_(100)
     try:
@@ -93,7 +94,7 @@ def pick_precision(f, x, limit=0.01):
     except RuntimeError:  # the library has no algorithm for it
         return "fp32"
     finally:
-        for bias in biases:
-            bias.zero_()
+        for bias, own in zip(biases, kept, strict=True):
+            bias.copy_(own)
     slow, fast = map(min, seconds)
     return "bf16" if error <= limit and fast < slow else "fp32"

@@ -46,6 +46,8 @@ def hidden_realism(video: np.ndarray, mask: np.ndarray) -> float | None:
     figure of visible patches; nearest among moving patches more than NEAR frames away. About 1: one cannot tell what
     was hidden. Mean over the two SHAPES; None if there are no such patches."""
     small, hidden = reduced(video), reduced(np.repeat(mask[..., None], 3, axis=3)) > 0
+    if (small == small[:1]).all():
+        return None
     moving, ratios = moving_pixels(small), []
     for shape in SHAPES:
         whole = np.prod(shape)

@@ -30,6 +30,10 @@ class RunError(Exception):
         self.code = code
 
 
+class Spoilt(RunError):
+    """A run whose state is of no use any more, and is not saved."""
+
+
 class OneForm(argparse.RawDescriptionHelpFormatter):
     """Help that shows one form of each flag, though two dashes and older names work, too."""
 

@@ -9,7 +9,7 @@ import time
 from tqdm import tqdm
 
 from run import ranks
-from run.flags import RunError, Terminated
+from run.flags import RunError, Spoilt, Terminated
 
 MOVING = 10  # log steps from one renewal of what takes long to write to the next
 STOPS = (None, RunError, KeyboardInterrupt, Terminated)  # why a process wants all to stop, the gravest last
@@ -127,8 +127,9 @@ def stop_early(learner, run, stop):
     with contextlib.suppress(KeyboardInterrupt), uninterrupted():  # another Ctrl-C changes nothing
         try:
             if not isinstance(stop, ranks.Lost) and not hasattr(stop, "everywhere"):
-                ranks.vote(STOPS.index(type(stop)), ranks.PATIENCE)
-            state = None if isinstance(stop, ranks.Lost) else learner.state()
+                kind = RunError if isinstance(stop, RunError) else type(stop)
+                ranks.vote(STOPS.index(kind), ranks.PATIENCE)
+            state = None if isinstance(stop, (ranks.Lost, Spoilt)) else learner.state()
         except ranks.Lost as lost:
             stop, state = lost, None
         run.wait()
@@ -137,6 +138,8 @@ def stop_early(learner, run, stop):
     if isinstance(stop, ranks.Lost):
         raise RunError(f"{stop}: {run.newest()}; the same command goes on from there") from None
     ranks.hush()
+    if isinstance(stop, Spoilt):
+        raise RunError(f"{stop} ({run.newest()})") from None
     saved = f"{run.unit} {learner.done} is saved in '{run.folder}'"
     if isinstance(stop, KeyboardInterrupt):
         raise type(stop)(f"interrupted: {saved}; the same command goes on from there") from None

@@ -12,7 +12,10 @@ def read(args, outline):
     check_fits(args, outline, clips)
     videos, hidden, *records = load_clips(args.data_path, args.category, args.num_frames, args.im_size, args.mask_type,
                                           args.mask_file, args.seed, args.start_frame, args.frame_step)
-    if args.reference == "field" and (videos == videos[:, :1]).all():
+    still = videos == videos[:, :1]
+    if hidden is not None:
+        still |= (hidden | hidden[:, :1])[..., None]
+    if args.reference == "field" and still.all():
         raise InputError(f"the clips of '{args.category}' do not move, and -reference field needs motion: use white")
     inputs = inputs_of(records[0], args.fps, records[1])
     return videos, hidden, inputs, "\n".join([header(args, outline, clips), *inputs.lines])

@@ -19,7 +19,8 @@ ROWS = 6  # of a contact sheet, for observed videos and for chains
 
 
 def save_outputs(args, learner, run, epoch, pictures, videos, hidden, moving, last):
-    """Write what there is to see of an epoch: `pictures` as Learner.pictures gives them, as arrays."""
+    """Write what there is to see of an epoch: pictures: observed videos or what is recovered of them, and
+    chains, by name, uint8 (N, T, H, W, 3)."""
     J, I = pictures["chain"], pictures["observed" if hidden is None else "mean"]
     sheet = {f"{'observed' if hidden is None else 'recovered'} {k}": video for k, video in enumerate(I[:ROWS])}
     sheet |= {f"chain {k}": video for k, video in enumerate(J[:ROWS])}

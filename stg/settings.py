@@ -43,10 +43,10 @@ def build_parser():
     add(group, "num_frames", 70, "frames of each clip that are used, the first ones if nothing else is said",
         type=positive_int)
     add_part_flags(group)
-    group = parser.add_argument_group("hidden pixels (recovery and inpainting)")
+    group = parser.add_argument_group("hidden pixels (recovery and inpainting; with -test in a learned model)")
     add(group, "mask_type", "none", "what is hidden: none, external or " + ", ".join(MASK_TYPES),
         choices=("none", "external", *MASK_TYPES))
-    add(group, "mask_file", None, "for external: .mat, .npy, video or folder of images (white = hidden)")
+    add(group, "mask_file", None, "for external: .mat, .npy, video, picture or folder of pictures (white = hidden)")
     group = parser.add_argument_group("model")
     add(group, "net_type", "FC_S_large", f"net: {', '.join(NETS)}; FC_S is for 100 px, FC_S_large for 224",
         choices=tuple(NETS))

@@ -18,7 +18,7 @@ from fast.device import available_memory, prepare
 from judge.page import write_page
 from judge.tables import save_report, window_report
 from run.adam import Adam
-from run.flags import RunError, listed
+from run.flags import Spoilt, listed
 from run.folder import Run, load_checkpoint, load_weights, start_from
 from run.inputs import check_memory
 from run.loop import fit
@@ -166,7 +166,7 @@ class Learner:
         metrics = self.metrics()
         for name, value in metrics.items():
             if not math.isfinite(value):
-                raise RunError(f"diverged in iteration {self.done}: {name} is {value}; lower -lr")
+                raise Spoilt(f"diverged in iteration {self.done}: {name} is {value}; lower -lr")
         return metrics
 
     def undo(self):

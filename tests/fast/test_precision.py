@@ -20,6 +20,7 @@ def test_bfloat16_is_picked_where_it_is_faster_and_accurate(slow, error, chosen,
     monkeypatch.setattr(FastGradient, "__call__", altered)
     monkeypatch.setattr("fast.gradient.multiplies_bfloat16", lambda device: True)
     f = model.descriptor("FC_S_large", 7, 12)
+    torch.nn.init.normal_(f.layers[0].bias)  # of a net that has learned
     before = {name: value.clone() for name, value in f.state_dict().items()}
     assert pick_precision(f, 50 * torch.randn(1, 3, 7, 12, 12)) == chosen
     assert all(torch.equal(value, before[name]) for name, value in f.state_dict().items())

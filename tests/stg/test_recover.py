@@ -77,7 +77,7 @@ def test_the_mean_of_samples_is_the_fields_until_f_has_a_gradient(recovering):
 
 
 def test_recovered_pixels_of_all_clips_are_judged(tmp_path, flags):
-    more = ["-category", "three", "-mask_type", "region", "-batch_size", 2, "-num_epochs", 2]
+    more = ["-category", "three", "-mask_type", "region", "-batch_size", 2, "-num_epochs", 2, "-preset", "quality"]
     assert call(flags(tmp_path, *more)).code == 0
     args = main.parse(flags(tmp_path, *more))[0]
     truth, hidden, *_ = data.load_clips(args.data_path, "three", 12, (16, 16), "region", None, args.seed, 0, 1)

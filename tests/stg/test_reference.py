@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import reference
+from data import InputError
 from field.colours import principal_colours
 from langevin import langevin
 from reference import GaussianField, WhiteNoise, load_reference, motion
@@ -294,9 +295,9 @@ def test_sigma_settles_where_videos_move_like_the_clip(moving_field):
 @pytest.mark.parametrize("count", [1, 3])
 def test_clips_that_stand_still_have_no_field(level, count):
     videos = level + 10.0 * torch.arange(count).view(-1, 1, 1, 1, 1).expand(count, 3, 70, 8, 9)
-    with pytest.raises(ValueError, match="not move"):
+    with pytest.raises(InputError, match="not move"):
         GaussianField.fit(videos)
-    with pytest.raises(ValueError, match="not move"):
+    with pytest.raises(InputError, match="not move"):
         GaussianField.fit(videos[:, :, :1])
 
 
