@@ -73,6 +73,9 @@ class WhiteRecovery:
     def mean(self, sigma):
         return self.average
 
+    def guess(self):
+        """Not kept."""
+
     def state(self):
         return {"I": self.I, "average": self.average}
 
@@ -110,12 +113,17 @@ class FieldRecovery:
         return self.I
 
     def mean(self, sigma):
-        means = []
-        for k, slope in enumerate(self.slopes):
-            v = self.field.expected[k] + sigma**2 * self.field.spread(k, slope)
-            means.append(self.field.video(k, v))
-        means = torch.stack(means).split(len(self.I[0]))
-        return [torch.where(free, x - self.level, I) for free, x, I in zip(self.hidden, means, self.I, strict=True)]
+        return self.clips(self.field.expected[k] + sigma**2 * self.field.spread(k, slope)
+                          for k, slope in enumerate(self.slopes))
+
+    def clips(self, fields):
+        """The clips with hidden pixels as fields have them."""
+        videos = torch.stack([self.field.video(k, v) for k, v in enumerate(fields)]).split(len(self.I[0]))
+        return [torch.where(free, x - self.level, I) for free, x, I in zip(self.hidden, videos, self.I, strict=True)]
+
+    def guess(self):
+        """The clips as expected with f = 0."""
+        return self.clips(self.field.expected)
 
     def state(self):
         return {"I": self.I, "field": self.field.state(), "fields": self.fields, "slopes": self.slopes}

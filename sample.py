@@ -91,8 +91,9 @@ def fill_in(args, given, f, state, size, folder):
     for done in tqdm(range(1, steps + 1), unit="step", disable=None):
         I = [recovery.move(k, x, gradient, sampler, delta, q.share, generators[k]) for k, x in enumerate(recovery.I)]
         recovery.update(I, done)
-    found = {"mean of samples": recovery.mean(q.share), "one sample": recovery.sample()}
-    found = {name: torch.cat(x) for name, x in found.items()}
+    found = {"mean of samples": recovery.mean(q.share), "one sample": recovery.sample(),
+             "Gaussian field": recovery.guess()}
+    found = {name: torch.cat(x) for name, x in found.items() if x is not None}
     check_finite(*found.values())
     found = {name: utils.to_uint8(x + q.mean) for name, x in found.items()}
     delete_outputs(folder)

@@ -37,7 +37,7 @@ class ConditionalField:
         self.power, self.channels, self.mean, self.scale, self.expected = power, channels, mean, scale, expected
         self.size, self.bar = hidden.shape[1:], bar
         self.box = box_of(self.size)
-        self.free = [self.padded(torch.from_numpy(mask).float().to(power.device), 1.0) for mask in hidden]
+        self.free = [boxed(torch.from_numpy(mask).float().to(power.device), 1.0) for mask in hidden]
         self.covariance = power[..., None].repeat(1, 1, 1, 1, 2)  # for real and imaginary part
         self.precision = 1 / self.covariance
 
@@ -55,9 +55,7 @@ class ConditionalField:
             fields = np.moveaxis(away @ channels, 4, 1)
             parts = {"channels": torch.from_numpy(channels).to(device), "scale": local_scale(fields, hidden).to(device),
                      "mean": torch.from_numpy(np.moveaxis(mean, 3, 1).copy()).float().to(device)}
-            box = box_of(hidden.shape[1:])
-            margins = [k for side, whole in zip(reversed(hidden.shape[1:]), reversed(box)) for k in (0, whole - side)]
-            v = [pad(torch.from_numpy(np.ascontiguousarray(x)).float(), margins).to(device) for x in fields]
+            v = [boxed(torch.from_numpy(np.ascontiguousarray(x)).float().to(device)) for x in fields]
             first = cls(hidden, power=spectrum_of(v), bar=bar, **parts)
             draws = [first.sample(k, x, torch.Generator().manual_seed(k)) for k, x in enumerate(v)]
             fitted = cls(hidden, power=spectrum_of(draws), bar=bar, **parts)
@@ -65,11 +63,6 @@ class ConditionalField:
             fitted.bar = None
             bar.update(bar.total - bar.n)
         return fitted
-
-    def padded(self, x, value=0.0):
-        """x (..., T, H, W) in the box."""
-        margins = [k for side, whole in zip(reversed(self.size), reversed(self.box)) for k in (0, whole - side)]
-        return pad(x, margins, value=value)
 
     def sample(self, k, v, generator):
         """The field v of clip k, some guess, with its hidden pixels drawn anew (with D = 1) or, with None for a
@@ -137,7 +130,7 @@ class ConditionalField:
 
     def pull(self, g):
         """The gradient with respect to v, given that with respect to x = video(k, v), (3, T, H, W)."""
-        return self.padded(torch.einsum("ck,cthw->kthw", self.channels, g))
+        return boxed(torch.einsum("ck,cthw->kthw", self.channels, g))
 
     def state(self):
         """What a checkpoint keeps, as tensors."""
@@ -159,6 +152,13 @@ def box_of(size):
     from scipy.fft import next_fast_len
 
     return tuple(next_fast_len(side + MARGIN, real=True) for side in size)
+
+
+def boxed(x, value=0.0):
+    """x (..., T, H, W) in the box, with this value beyond the video."""
+    size = x.shape[-3:]
+    return pad(x, [k for side, whole in zip(reversed(size), reversed(box_of(size))) for k in (0, whole - side)],
+               value=value)
 
 
 def filtered(x, response):

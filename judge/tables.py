@@ -165,13 +165,14 @@ def mean_row(name, rows, columns=TEXTURE_COLUMNS):
 
 
 def recovery_report(truth: np.ndarray, recovered: dict[str, np.ndarray], mask: np.ndarray) -> list[dict]:
-    """Rows of the table: the recovered videos by name, and the simple methods to beat; see RECOVERY_COLUMNS.
+    """Rows of the table: the recovered videos by name, and the simple methods to beat, but those that are among them;
+    see RECOVERY_COLUMNS.
 
     Videos are (T, H, W, 3) and the mask (T, H, W), or, for several clips, (N, T, H, W, 3) and (N, T, H, W): then the
     figures are those of all hidden pixels of all clips."""
     truths, masks = truth.reshape(-1, *truth.shape[-4:]), mask.reshape(-1, *mask.shape[-3:])
     simple = {name: np.stack([fill(*clip) for clip in zip(truths, masks)]).reshape(truth.shape)
-              for name, fill in FILLINGS.items()}
+              for name, fill in FILLINGS.items() if name not in recovered}
 
     def row(name, video):
         clips = zip(video.reshape(truths.shape), masks, strict=True)

@@ -40,6 +40,9 @@ def save_outputs(args, learner, run, epoch, pictures, videos, hidden, moving, la
         judge_by_clips(run.folder, {f"chain {k}": video for k, video in enumerate(J)}, settings_of(args), stride)
     elif last:
         found = {"mean of samples": I, "one sample": pictures["sample"]}
+        guess = learner.recovery.guess()
+        if guess is not None:
+            found["Gaussian field"] = utils.to_uint8(torch.cat(guess) + learner.reference.mean)
         judge_recovery(run.folder, found, videos, hidden, settings_of(args))
 
 
