@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from calls import call, frames_of, narrow, succeeds
+from tools import assert_refused
 
 import dyngen.settings
 import main
@@ -50,8 +52,6 @@ VIDEOGAN = {  # whose options are environment variables, here flags of the same 
 }
 PARSERS = ((stg.settings, STGCONVNET), (dyngen.settings, DYNAMIC_GENERATOR), (videogan.settings, VIDEOGAN))
 SMALL = "-device cpu -num_epochs 1 -num_frames 8 -sample_steps 1"
-SMALL_STGCONVNET = f"{SMALL} -im_size 16 -net_type FC_S"
-SMALL_GENERATOR = f"{SMALL} -im_size 8 -truncated_backprop_length 4 -state_size 4 -z_size 4"
 
 
 @pytest.mark.parametrize("settings, line, means", [(s, *item) for s, lines in PARSERS for item in lines.items()])
@@ -60,51 +60,40 @@ def test_a_published_command_line_means_what_it_meant(settings, line, means):
     assert {name: getattr(args, name) for name in means} == means
 
 
-@pytest.fixture
-def program(tmp_path, monkeypatch, capsys):
-    """program(main, line) -> exit code and what it printed, with output_dir in tmp_path."""
+@pytest.fixture(autouse=True)
+def at_home(monkeypatch):
     monkeypatch.chdir(ROOT)
 
-    def run(module, line):
-        code = module.main([*line.split(), "-output_dir", str(tmp_path)])
-        return code, capsys.readouterr()
 
-    return run
-
-
-def sequences(folder):
-    """How many frames each video has that a run left."""
-    return [len(list(sequence.iterdir())) for sequence in sorted(folder.iterdir())]
+def test_stgconvnet_synthesises_three_videos(tmp_path):
+    succeeds(main, [*STGCONVNET][0], SMALL, "-im_size 16 -net_type FC_S -output_dir", tmp_path)
+    assert frames_of(tmp_path / "fire_pot/synthesized_sequence") == [8, 8, 8]
 
 
-def test_stgconvnet_synthesises_three_videos(program, tmp_path):
-    assert program(main, f"{[*STGCONVNET][0]} {SMALL_STGCONVNET}")[0] == 0
-    assert sequences(tmp_path / "fire_pot/synthesized_sequence") == [8, 8, 8]
-
-
-def test_the_dynamic_generator_learns_and_makes_new_videos_with_a_checkpoint_of_the_released_name(program, tmp_path):
-    assert program(main_dyn_G, f"{[*DYNAMIC_GENERATOR][0]} {SMALL_GENERATOR}")[0] == 0
+def test_the_dynamic_generator_learns_and_makes_new_videos_with_a_checkpoint_of_the_released_name(tmp_path):
+    small = "-im_size 8 -truncated_backprop_length 4 -state_size 4 -z_size 4 -output_dir"
+    succeeds(main_dyn_G, [*DYNAMIC_GENERATOR][0], SMALL, small, tmp_path)
     model, made = tmp_path / "fire/model", tmp_path / "fire/test/synthesized_sequence"
-    code, printed = program(main_dyn_G, f"{TEST} --ckpt_name model.ckpt-2960")
-    assert code == 2 and printed.err.count("\n") == 1 and "has epoch_0001.pt" in printed.err and "-keep" in printed.err
+    named = (TEST, "--ckpt_name model.ckpt-2960 -device cpu -output_dir", tmp_path)
+    assert_refused(call(main_dyn_G, *named), "has epoch_0001.pt", "-keep")
     (model / "epoch_0001.pt").rename(model / "epoch_2960.pt")
-    for ckpt in ("", "--ckpt_name model.ckpt-2960"):
-        assert program(main_dyn_G, f"{TEST} {ckpt} -device cpu")[0] == 0
-        assert sequences(made) == [4 * 4, 4 * 4]
+    for flags in (named, (TEST, "-device cpu -output_dir", tmp_path)):
+        succeeds(main_dyn_G, *flags)
+        assert frames_of(made) == [4 * 4, 4 * 4]
         shutil.rmtree(made)
 
 
-def test_videogan_learns_and_generates(program, tmp_path, monkeypatch):
+def test_videogan_learns_and_generates(tmp_path, monkeypatch):
     assert videogan.generate.SAMPLES == 128
-    for name, value in {"nets.WIDTH": 4, "learn.SAMPLES": 2, "generate.SAMPLES": 3}.items():
-        monkeypatch.setattr(f"videogan.{name}", value)
-    small = "-device cpu -batch_size 2 -workers 0 -num_iterations 1 -held_out 0"
-    assert program(main_videogan, f"{[*VIDEOGAN][0]} {small}")[0] == 0
-    assert program(main_videogan, f"{[*VIDEOGAN][-1]} -device cpu")[0] == 0
-    assert sequences(tmp_path / "beach/test/synthesized_sequence") == [32] * 3
+    monkeypatch.setattr("videogan.generate.SAMPLES", 3)
+    small = "-device cpu -batch_size 2 -workers 0 -num_iterations 1 -held_out 0 -output_dir"
+    with narrow(4):
+        succeeds(main_videogan, [*VIDEOGAN][0], small, tmp_path)
+        succeeds(main_videogan, [*VIDEOGAN][-1], "-device cpu -output_dir", tmp_path)
+    assert frames_of(tmp_path / "beach/test/synthesized_sequence") == [32] * 3
 
 
-@pytest.mark.parametrize("module, line, said", [
+@pytest.mark.parametrize("program, line, said", [
     (main, [*STGCONVNET][3], "data_path './trainingVideo/data_synthesis' is not a folder"),
     (main_dyn_G, [*DYNAMIC_GENERATOR][3], "data_path './data/scene' is not a folder"),
     (main_dyn_G, [*DYNAMIC_GENERATOR][4], "no checkpoint './output/rock/checkpoints/model.ckpt-82000'"),
@@ -113,15 +102,14 @@ def test_videogan_learns_and_generates(program, tmp_path, monkeypatch):
     (main_dyn_G, [*DYNAMIC_GENERATOR][8], "no category 'boats'"),
     (main_videogan, [*VIDEOGAN][2], "cannot read list 'lists-full/_b_beach.txt.train'"),
 ])
-def test_a_published_command_without_its_data_ends_in_one_line(program, module, line, said):
-    code, printed = program(module, f"{line} -device cpu")
-    assert code == 2 and said in printed.err and printed.err.count("\n") == 1, printed.err
+def test_a_published_command_without_its_data_ends_in_one_line(program, line, said, tmp_path):
+    assert_refused(call(program, line, "-device cpu -output_dir", tmp_path), said)
 
 
-@pytest.mark.parametrize("module", [main, main_dyn_G, main_videogan])
-def test_a_category_in_two_places_is_an_error_that_names_both(program, module, tmp_path):
+@pytest.mark.parametrize("program", [main, main_dyn_G, main_videogan])
+def test_a_category_in_two_places_is_an_error_that_names_both(program, tmp_path):
     for folder in ("fire", "dynamicTexture/fire"):
         (tmp_path / folder).mkdir(parents=True)
         shutil.copy(ROOT / "trainingVideo/fire/fire.mp4", tmp_path / folder)
-    code, printed = program(module, f"--category fire -device cpu -data_path {tmp_path}")
-    assert code == 2 and "'./fire' and './dynamicTexture/fire'" in printed.err and printed.err.count("\n") == 1
+    assert_refused(call(program, "--category fire -device cpu -data_path", tmp_path),
+                   "'./fire' and './dynamicTexture/fire'")

@@ -1,18 +1,12 @@
-"""A program as small as one can be around run.loop: python toy.py FOLDER EPOCHS [SECONDS_AN_EPOCH]."""
+"""A program as small as one can be around run.loop, which has no process of its own."""
 
-import sys
 import time
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+import torch
 
-import torch  # noqa: E402
-
-import utils  # noqa: E402
-from data import InputError  # noqa: E402
-from run.flags import run_program  # noqa: E402
-from run.folder import Run  # noqa: E402
-from run.loop import fit  # noqa: E402
+import utils
+from run.folder import Run
+from run.loop import fit
 
 
 class Toy:
@@ -37,9 +31,9 @@ class Toy:
         return {"w": self.w, "epoch": self.done, "settings": {}}
 
 
-def learn(folder, epochs, pause=0.0, overwrite=False, seen=None, **settings):
-    """A run; seen: a list that gets (moving, last) of each call of outputs."""
-    run = Run(folder, {"num_epochs": epochs, "device": "cpu", **settings}, ("num_epochs",), overwrite)
+def learn(folder, epochs, pause=0.0, seen=None):
+    """A run; seen: a list that gets (epoch, moving, last) of each call of outputs."""
+    run = Run(folder, {"num_epochs": epochs, "device": "cpu"}, ("num_epochs",))
     learner = Toy(run.load_checkpoint("cpu"), pause)
 
     def outputs(moving, last):
@@ -49,8 +43,3 @@ def learn(folder, epochs, pause=0.0, overwrite=False, seen=None, **settings):
         return lambda: run.write("progress/newest.txt", content)
 
     fit(learner, run, outputs, total=epochs, log_step=2, shown=("loss",), header="a toy")
-
-
-if __name__ == "__main__":
-    folder, epochs, *pause = sys.argv[1:]
-    sys.exit(run_program(lambda: learn(folder, int(epochs), *map(float, pause)), InputError))
