@@ -1,19 +1,19 @@
 """Stabilised strips against scenes whose camera motion is known, and whole runs of stabilize.py on tiny videos."""
 
-import contextlib
-import io
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 import threading
 import time
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+from calls import call, succeeds
 from PIL import Image
+from tools import assert_refused, contents
 
 import data
 import stabilize
@@ -55,37 +55,16 @@ def film(scene, cameras):
                      for camera in cameras])
 
 
-def project(H, points):
-    """Points (K, 2) under a homography."""
-    x = np.c_[points, np.ones(len(points))] @ H.T
-    return x[:, :2] / x[:, 2:]
+def shaken(count, seed=0):
+    return film(draw_scene(seed), shaken_camera(count, seed))
 
 
-def shaken(count, seed=0, **kwargs):
-    return film(draw_scene(seed, **kwargs), shaken_camera(count, seed))
-
-
-def call(*arguments):
-    """stabilize.main in this process: its exit code and what it printed."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            code = stabilize.main(list(map(str, arguments)))
-        except SystemExit as stop:
-            code = stop.code
-    return SimpleNamespace(code=code, out=out.getvalue(), err=err.getvalue())
-
-
-def run(videos, output, *more):
-    return call("-videos", videos, "-output", output, *more, *(() if "-workers" in more else ("-workers", 1)))
+def flags(videos, output, *more):
+    return "-workers 1 -videos", videos, "-output", output, *more
 
 
 def record_of(folder):
     return json.loads((folder / "done.json").read_text())
-
-
-def contents(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def times(folder):
@@ -98,50 +77,54 @@ def videos(tmp_path_factory, write_clip):
     root = tmp_path_factory.mktemp("videos")
     write_clip(root / "clip10.mp4", shaken(20, seed=1))
     write_clip(root / "clip2.mp4", shaken(52, seed=2))
-    write_clip(root / "b" / "cut.mp4", np.concatenate([shaken(12, seed=3), shaken(18, seed=4)]))
-    write_clip(root / "b" / "flat.mp4", np.full((20, HEIGHT, WIDTH, 3), 128, np.uint8))
+    write_clip(root / "b/cut.mp4", np.concatenate([shaken(12, seed=3), shaken(18, seed=4)]))
+    write_clip(root / "b/flat.mp4", np.full((20, HEIGHT, WIDTH, 3), 128, np.uint8))
     write_clip(root / "short.mp4", shaken(8, seed=5))
     return root
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory, videos):
+def printed():
+    """What the run of `done` has printed."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, videos, printed):
     """The output folder of a run over all of them, which tests leave as it is."""
     output = tmp_path_factory.mktemp("done")
-    result = run(videos, output)
-    assert (result.code, result.err) == (0, "")
-    output.joinpath("printed").write_text(result.out)
+    printed.append(succeeds(stabilize, *flags(videos, output)))
     return output
+
+
+@pytest.fixture
+def some(videos, tmp_path):
+    """some(name, ...) -> a folder of these videos alone."""
+
+    def pick(*names):
+        (tmp_path / "videos").mkdir()
+        for name in names:
+            shutil.copy(videos / name, tmp_path / "videos")
+        return tmp_path / "videos"
+
+    return pick
 
 
 # ------------------------------------------------------------------------------------------------------- one clip
 
 
-@pytest.fixture(scope="module")
-def shaken_clip():
-    """A shaken film, its cameras, and the clip that comes of it."""
+def test_shaking_is_taken_out_to_under_half_a_pixel_and_frames_are_warped():
     cameras = shaken_camera(18, seed=0)
     frames = film(draw_scene(0), cameras)
-    return frames, cameras, stabilize_clip(iter(frames))
-
-
-def test_shaking_is_taken_out_to_under_half_a_pixel(shaken_clip):
-    frames, cameras, clip = shaken_clip
+    clip = stabilize_clip(iter(frames))
     assert clip.failure is None and len(clip.H) == len(clip.frames) == clip.read == len(frames)
-    points = np.stack(np.meshgrid(np.linspace(0, WIDTH - 1, 7), np.linspace(0, HEIGHT - 1, 5)), -1).reshape(-1, 2)
-    residuals, shakes = [], []
-    for H, camera in zip(clip.H[1:], cameras[1:], strict=True):
-        truth = project(np.linalg.inv(cameras[0]) @ camera, points)  # where the clip's first frame has them
-        residuals.append(SCALE * np.linalg.norm(project(H, points) - truth, axis=1))
-        shakes.append(SCALE * np.linalg.norm(points - truth, axis=1))
-    print(f"residual: median {np.median(residuals):.3f}, largest {np.max(residuals):.3f} pixels; "
-          f"without stabilising: median {np.median(shakes):.1f}, largest {np.max(shakes):.1f}")
-    assert np.median(shakes) > 3
-    assert np.median(residuals) < 0.5
 
+    points = np.stack(np.meshgrid(np.linspace(0, WIDTH - 1, 7), np.linspace(0, HEIGHT - 1, 5)), -1).reshape(1, -1, 2)
+    truth = [cv2.perspectiveTransform(points, np.linalg.inv(cameras[0]) @ camera) for camera in cameras[1:]]
+    found = [cv2.perspectiveTransform(points, H) for H in clip.H[1:]]
+    assert np.median(SCALE * np.linalg.norm(points - np.stack(truth), axis=-1)) > 3  # the shake
+    assert np.median(SCALE * np.linalg.norm(np.stack(found) - truth, axis=-1)) < 0.5
 
-def test_frames_are_warped_and_not_only_measured(shaken_clip):
-    frames, _, clip = shaken_clip
     inner = np.s_[:, 24:-24, 24:-24]
     still = clip.frames[inner].astype(float)
     shaking = np.stack([shrink(frame) for frame in frames])[inner].astype(float)
@@ -155,18 +138,15 @@ def test_holes_keep_what_the_frame_before_had_there():
     clip = stabilize_clip(iter([before, after]))
     brighter = (clip.frames[1].astype(float) - clip.frames[0]).mean((1, 2))  # of each row
     edge = 20 + 2  # the scene's rows that are not in view, and those that erosion takes
-    assert not brighter[: int((edge - 1) * SCALE)].any()
-    assert brighter[int((edge + 2) * SCALE) :].min() > 30
+    assert not brighter[: int((edge - 1) * SCALE)].any() and brighter[int((edge + 2) * SCALE) :].min() > 30
 
 
 def test_no_black_seeps_in_where_a_frame_ends():
     scene = cv2.resize(draw_scene(0, darkest=100), None, fx=3, fy=3)  # shrinking by 2.8 reaches over several pixels
     frames = [scene[y : y + 3 * HEIGHT, x : x + 3 * WIDTH] for y, x in ((20, 50), (60, 40), (0, 0))]
     clip = stabilize_clip(iter(frames))
-    assert len(clip.frames) == 3
-    for frame in clip.frames[1:]:
-        darker = (clip.frames[0].astype(float) - frame).mean((1, 2))  # of each row: nothing moves, so nothing changes
-        assert np.abs(darker).max() < 1.5
+    darker = (clip.frames[:1].astype(float) - clip.frames).mean((2, 3))  # of each row: nothing moves, nothing changes
+    assert len(clip.frames) == 3 and np.abs(darker).max() < 1.5
 
 
 def test_the_same_frames_give_the_same_clip():
@@ -192,8 +172,7 @@ def test_a_clip_has_at_most_34_frames_and_the_next_goes_on_from_there():
 def test_a_frame_that_shows_nothing_of_the_first_ends_the_clip_without_failure():
     step = 8  # pixels a frame, to the right along a scene that is wide enough
     scene = np.concatenate([draw_scene(seed) for seed in (6, 7)], axis=1)
-    frames = [scene[:HEIGHT, step * t : step * t + WIDTH] for t in range(34)]
-    clip = stabilize_clip(iter(frames))
+    clip = stabilize_clip(scene[:HEIGHT, step * t : step * t + WIDTH] for t in range(34))
     last = (WIDTH + HEIGHT) / 2 / step  # frames until the centre square, too, is left behind
     assert clip.failure is None and abs(len(clip.frames) - last) <= 1 and clip.read == len(clip.frames) + 1
     np.testing.assert_allclose(clip.H[-1][:2, 2], (step * (len(clip.frames) - 1), 0), atol=1)
@@ -227,23 +206,26 @@ def test_the_centre_square_of_any_frame_has_128_pixels(height, width):
     frame = np.zeros((height, width, 3), np.uint8)
     frame[height // 2 - 8 : height // 2 + 8, width // 2 - 8 : width // 2 + 8] = 255
     small = shrink(frame)
-    assert small.shape == (128, 128, 3)
     rows, columns, _ = np.nonzero(small > 127)
-    assert abs(rows.mean() - 63.5) <= 1.5 and abs(columns.mean() - 63.5) <= 1.5
+    assert small.shape == (128, 128, 3) and abs(rows.mean() - 63.5) <= 1.5 and abs(columns.mean() - 63.5) <= 1.5
 
 
 # ----------------------------------------------------------------------------------------------------- whole runs
 
 
-def test_strips_and_list(done):
+def test_strips_their_list_and_what_was_dropped_for_which_reason(done, printed):
     lines = (done / "list.txt").read_text().splitlines()
     assert lines == ["b/cut/0000.jpg", "clip2/0000.jpg", "clip2/0001.jpg", "clip10/0000.jpg"]
     for line in lines:
         with Image.open(done / line) as strip:
             assert strip.format == "JPEG" and strip.width == 128 and strip.height % 128 == 0
             assert 16 <= strip.height // 128 <= 34
-    assert set(map(str, done.rglob("*.jpg"))) == {str(done / line) for line in lines}
-    assert [str(path) for path in data.list_strips(done / "list.txt", done)] == [str(done / line) for line in lines]
+    assert set(done.rglob("*.jpg")) == {done / line for line in lines} == {*data.list_strips(done / "list.txt", done)}
+    flat, short = record_of(done / "b/flat"), record_of(done / "short")
+    assert flat["kept"] == short["kept"] == [] and {clip["reason"] for clip in flat["dropped"]} == {"no features"}
+    assert short["dropped"] == [{"first": 2, "frames": 6, "reason": "too short"}]
+    assert "kept 4 clips of 5 videos" in printed[0]
+    assert "dropped 11 clips: no features 9, too few matches 1, too short 1" in printed[0]
 
 
 def test_clips_do_not_overlap_and_skip_the_first_frames(done, videos):
@@ -255,37 +237,24 @@ def test_clips_do_not_overlap_and_skip_the_first_frames(done, videos):
         assert np.abs(strip - shrink(frames[clip["first"]])).mean() < 6
 
 
-def test_a_cut_drops_the_clip_and_the_next_starts_after_it(done, videos):
+def test_a_cut_drops_the_clip_and_the_next_starts_after_it(done):
     record = record_of(done / "b/cut")
     assert record["dropped"] == [{"first": 2, "frames": 10, "reason": "too few matches"}]
     [kept] = record["kept"]
     assert (kept["first"], kept["frames"]) == (13, 17)  # frame 12, the first after the cut, was read to find it
-    scenes = [shrink(shaken(2, seed=seed)[0]).astype(float) for seed in (3, 4)]
+    scenes = [shrink(shaken(2, seed=seed)[0]) for seed in (3, 4)]
     for frame in data.read_strip(done / "b/cut/0000.jpg", 17, 128):
         before, after = (np.corrcoef(cv2.blur(frame, (15, 15)).ravel(), cv2.blur(scene, (15, 15)).ravel())[0, 1]
                          for scene in scenes)
         assert after > 0.5 > before
 
 
-def test_what_cannot_be_used_is_dropped_with_its_reason(done):
-    flat, short = record_of(done / "b/flat"), record_of(done / "short")
-    assert flat["kept"] == short["kept"] == []
-    assert {clip["reason"] for clip in flat["dropped"]} == {"no features"}
-    assert short["dropped"] == [{"first": 2, "frames": 6, "reason": "too short"}]
-    printed = (done / "printed").read_text()
-    assert "kept 4 clips of 5 videos" in printed
-    assert "dropped 11 clips: no features 9, too few matches 1, too short 1" in printed
-
-
-def test_a_second_run_does_nothing_new_and_writes_the_same_list(done, videos, tmp_path):
+def test_a_second_run_does_nothing_new_and_writes_the_same_list(done, videos, printed, tmp_path):
     output = shutil.copytree(done, tmp_path / "again")
     (output / "list.txt").unlink()
     before = times(output)
-    result = run(videos, output)
-    assert (result.code, result.err) == (0, "")
-    assert result.out == (done / "printed").read_text().replace(str(done), str(output))
-    assert times(output) == before
-    assert contents(output) == contents(done)
+    assert succeeds(stabilize, *flags(videos, output)) == printed[0].replace(str(done), str(output))
+    assert times(output) == before and contents(output) == contents(done)
 
 
 @pytest.mark.parametrize("lost", ["done.json", "0000.jpg", "half a record"])
@@ -297,52 +266,62 @@ def test_an_unfinished_video_is_done_again_with_the_same_bytes(done, videos, tmp
         (output / "clip10" / lost).unlink()
     (output / "clip10/0007.jpg").write_bytes(b"of an interrupted run")
     before = times(output)
-    assert run(videos, output).code == 0
+    succeeds(stabilize, *flags(videos, output))
     assert contents(output) == contents(done)
+    assert {path.parent.name for path, when in times(output).items() if when != before.get(path)} == {"clip10"}
+
+
+def test_two_workers_that_ctrl_c_stops_do_nothing_twice_and_write_the_bytes_of_one(done, some, tmp_path):
+    """Ctrl-C reaches all processes of a terminal: one line, exit code 130."""
+    videos, output = some("clip10.mp4", "clip2.mp4", "b/cut.mp4"), tmp_path / "out"
+
+    def interrupt():
+        while not list(output.rglob("done.json")) and not ended.is_set():
+            time.sleep(0.01)
+        for process in (*multiprocessing.active_children(), multiprocessing.current_process()):
+            os.kill(process.pid, signal.SIGINT)
+
+    ended, thread = threading.Event(), threading.Thread(target=interrupt)
+    thread.start()
+    stopped = call(stabilize, *flags(videos, output, "-workers 2"))
+    ended.set()
+    thread.join()
+    assert stopped.code == 130 and stopped.err.count("\n") == 1 and "of 3 videos are done" in stopped.err
+    before = times(output)
+    succeeds(stabilize, *flags(videos, output, "-workers 2"))
+    finished = [path.parent for path in before if path.name == "done.json"]
     after = times(output)
-    assert {path.parent.name for path in after if after[path] != before.get(path)} == {"clip10"}
+    assert finished and all(after[path] == before[path] for path in before if path.parent in finished)
+    assert (output / "list.txt").read_text().split() == [f"{each}.jpg" for each in (
+        "clip2/0000", "clip2/0001", "clip10/0000", "cut/0000")]
+    for name in ("clip2", "clip10", "cut"):
+        strips = [{k: v for k, v in contents(folder).items() if k.suffix == ".jpg"}
+                  for folder in (output / name, done / ("b/cut" if name == "cut" else name))]
+        assert strips[0] == strips[1]
 
 
-def test_two_workers_write_the_same_bytes_as_one(done, videos, tmp_path):
-    for name in ("clip10.mp4", "b/cut.mp4"):
-        (tmp_path / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(videos / name, tmp_path / "videos" / name)
-    result = run(tmp_path / "videos", tmp_path / "out", "-workers", 2)
-    assert (result.code, result.err) == (0, "")
-    for folder in ("clip10", "b/cut"):
-        assert contents(tmp_path / "out" / folder) == contents(done / folder)
-    assert (tmp_path / "out/list.txt").read_text() == "b/cut/0000.jpg\nclip10/0000.jpg\n"
-
-
-def test_other_settings_are_refused_unless_overwritten(done, videos, tmp_path):
-    output = tmp_path / "again"
+def test_other_settings_are_refused_unless_overwritten(done, some, tmp_path):
+    videos, output = some("clip2.mp4"), tmp_path / "again"
     shutil.copytree(done / "clip2", output / "clip2")
     (output / "clip2/notes.jpg").write_bytes(b"of the user")
-    (tmp_path / "videos").mkdir()
-    shutil.copy(videos / "clip2.mp4", tmp_path / "videos")
-    videos = tmp_path / "videos"
     before = contents(output)
-    result = run(videos, output, "-max_clips", 1)
-    assert result.code == 2 and "max_clips was 100, now 1" in result.err and "-overwrite" in result.err
-    assert len(result.err.splitlines()) == 1 and result.out == ""
+    assert_refused(call(stabilize, *flags(videos, output, "-max_clips 1")), "max_clips was 100, now 1", "-overwrite")
     assert contents(output) == before
-    assert run(videos, output, "-max_clips", 1, "-overwrite").code == 0
+    succeeds(stabilize, *flags(videos, output, "-max_clips 1 -overwrite"))
     assert (output / "list.txt").read_text().split() == ["clip2/0000.jpg"]
     assert not (output / "clip2/0001.jpg").exists() and (output / "clip2/notes.jpg").exists()
     assert (output / "clip2/0000.jpg").read_bytes() == (done / "clip2/0000.jpg").read_bytes()
 
 
-def test_unreadable_videos_are_named_and_the_run_goes_on(done, videos, tmp_path):
-    (tmp_path / "videos").mkdir()
-    shutil.copy(videos / "clip10.mp4", tmp_path / "videos")
-    (tmp_path / "videos/broken.mp4").write_text("no video")
+def test_unreadable_videos_are_named_and_the_run_goes_on(done, some, videos, tmp_path):
+    folder, output = some("clip10.mp4"), tmp_path / "out"
+    (folder / "broken.mp4").write_text("no video")
     for _ in range(2):  # it is tried again, and named again
-        result = run(tmp_path / "videos", tmp_path / "out")
-        assert result.code == 0 and "kept 1 clips of 2 videos" in result.out
-        assert "unreadable videos: 1\n" in result.out and "broken.mp4" in result.out
-    assert (tmp_path / "out/clip10/0000.jpg").read_bytes() == (done / "clip10/0000.jpg").read_bytes()
-    shutil.copy(videos / "clip10.mp4", tmp_path / "videos/broken.mp4")
-    assert run(tmp_path / "videos", tmp_path / "out").out.startswith("kept 2 clips")
+        out = succeeds(stabilize, *flags(folder, output))
+        assert "kept 1 clips of 2 videos" in out and "unreadable videos: 1\n" in out and "broken.mp4" in out
+    assert (output / "clip10/0000.jpg").read_bytes() == (done / "clip10/0000.jpg").read_bytes()
+    shutil.copy(videos / "clip10.mp4", folder / "broken.mp4")
+    assert succeeds(stabilize, *flags(folder, output)).startswith("kept 2 clips")
 
 
 def test_a_video_that_breaks_off_keeps_its_whole_clips(videos, tmp_path, monkeypatch):
@@ -358,20 +337,15 @@ def test_a_video_that_breaks_off_keeps_its_whole_clips(videos, tmp_path, monkeyp
     assert [clip["frames"] for clip in record["kept"]] == [34] and "after 50 frames" in record["unreadable"]
 
 
-def test_nothing_kept_fails(videos, tmp_path):
-    (tmp_path / "videos").mkdir()
-    shutil.copy(videos / "short.mp4", tmp_path / "videos")
-    result = run(tmp_path / "videos", tmp_path / "out")
-    assert result.code == 1 and "dropped 1 clips: too short 1" in result.out
-    assert len(result.err.splitlines()) == 1 and "no clip was kept" in result.err
-
-
-def test_bad_input_ends_in_one_line(tmp_path):
-    (tmp_path / "words.txt").write_text("no video")
-    for folder, words in ((tmp_path / "nowhere", "is not a folder"), (tmp_path, "no video in")):
-        result = run(folder, tmp_path / "out")
-        assert result.code == 2 and words in result.err and str(folder) in result.err
-        assert len(result.err.splitlines()) == 1 and not (tmp_path / "out").exists()
+def test_nothing_kept_fails_and_bad_input_ends_in_one_line(some, tmp_path):
+    done = call(stabilize, *flags(some("short.mp4"), tmp_path / "out"))
+    assert done.code == 1 and "dropped 1 clips: too short 1" in done.out
+    assert "no clip was kept" in done.err and done.err.count("\n") == 1
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text/words.txt").write_text("no video")
+    for folder, words in ((tmp_path / "nowhere", "is not a folder"), (tmp_path / "text", "no video in")):
+        assert_refused(call(stabilize, *flags(folder, tmp_path / "new")), words, str(folder))
+        assert not (tmp_path / "new").exists()
 
 
 def test_folders_of_strips_never_collide(tmp_path):
@@ -382,26 +356,3 @@ def test_folders_of_strips_never_collide(tmp_path):
     assert found == {"a.avi": "a.avi", "a.mp4": "a.mp4", "A2.mov": "A2", "b/a.mp4": "b/a", "c.mp4": "c",
                      "c.mp4.mov": "c.mp4.mov", "x9.mp4": "x9", "x10.mp4": "x10"}
     assert list(found)[-2:] == ["x9.mp4", "x10.mp4"]
-
-
-def test_an_interrupted_run_goes_on(done, videos, tmp_path, run_script):
-    """Ctrl-C reaches all processes of a terminal: one line, exit code 130, and nothing is done twice."""
-    output = tmp_path / "out"
-    flags = ["-videos", str(videos), "-output", str(output), "-workers", "2"]
-    process = run_script(flags, "stabilize.py", start=True, start_new_session=True)
-    watchdog = threading.Timer(200, os.killpg, (process.pid, signal.SIGKILL))
-    watchdog.start()
-    while not list(output.rglob("done.json")) and process.poll() is None:
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate()
-    watchdog.cancel()
-    assert process.returncode == 130, err
-    [line] = err.splitlines()
-    assert "interrupted" in line and "of 5 videos are done" in line and "Traceback" not in out
-    before = times(output)
-    assert run(videos, output).code == 0
-    finished = [path.parent for path in before if path.name == "done.json"]
-    after = times(output)
-    assert finished and all(after[path] == before[path] for path in before if path.parent in finished)
-    assert {k: v for k, v in contents(done).items() if k != "printed"} == contents(output)
