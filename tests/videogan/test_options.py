@@ -1,12 +1,12 @@
-"""What VideoGAN can do beyond the released code: a moving average, the R1 penalty, spectral norm; its memory."""
+"""What VideoGAN can do beyond the released code: a moving average, the R1 penalty, spectral norm."""
 
 import numpy as np
 import pytest
 import torch
+from calls import narrow
 from tools import leaves
 from torch import nn
 
-import main_videogan
 from run.folder import snapshot
 from videogan.clips import Windows
 from videogan.generate import load_generator
@@ -14,13 +14,11 @@ from videogan.learn import build_nets, discriminator_loss, make_learner
 from videogan.nets import FAKE, REAL, Discriminator
 from videogan.settings import parse
 
-ALL = ("-average", "0.9", "-r1", "2", "-spectral_norm")
-
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch):
-    for name, value in {"nets.WIDTH": 8, "learn.SAMPLES": 2, "learn.JUDGED": 2}.items():
-        monkeypatch.setattr(f"videogan.{name}", value)
+def small():
+    with narrow():
+        yield
 
 
 class Quadratic(nn.Module):
@@ -49,34 +47,34 @@ def test_r1_is_the_squared_gradient_of_the_log_odds_at_real_videos():
 
 
 def test_spectral_norm_leaves_no_singular_value_above_1():
-    D = Discriminator(spectral=True)
-    D(torch.randn(2, 3, 32, 64, 64))
+    torch.manual_seed(0)
+    D, video = Discriminator(spectral=True), torch.randn(2, 3, 32, 64, 64)
+    for _ in range(8):  # each of which is a step of the power iteration
+        D(video)
     for layer in [block[0] for block in D.features] + [D.classify]:
-        assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, abs=0.05)
+        assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, abs=0.02)
     assert sum(p.numel() for p in D.parameters()) == sum(p.numel() for p in Discriminator().parameters())
 
 
-def make(moving, state=None, flags=ALL, seed=0):
+def make(moving, state=None, flags="-average 0.9 -r1 2 -spectral_norm", seed=0):
     """A Learner from a checkpoint's state, or one whose nets depend on the seed."""
     torch.manual_seed(seed)
-    args, _ = parse(["-device", "cpu", "-batch_size", "2", "-workers", "0", *flags])
+    args, _ = parse(f"-device cpu -batch_size 2 -workers 0 {flags}".split())
     train = Windows([moving(40, 64, 64)], [(0, 0), (0, 4), (0, 8)])
     nets = build_nets(args.streams, args.conditional, args.spectral_norm, args.device)
     return make_learner(args, nets, state, train, np.empty((0, 32, 64, 64, 3)))
 
 
 def iterate(learner, count):
-    """So many iterations; the weights of the generator after each."""
-    states = []
+    """So many iterations; yields the weights of the generator after each."""
     for _ in range(count):
         learner.learn()
         learner.commit()
-        states.append(snapshot(learner.G.state_dict()))
-    return states
+        yield snapshot(learner.G.state_dict())
 
 
 def test_samples_come_from_the_average_of_the_generator(moving):
-    learner = make(moving, flags=["-average", "0.5"])
+    learner = make(moving, flags="-average 0.5")
     a, b, c = iterate(learner, 3)
     mean = learner.sampler.state_dict()
     for name in ("trunk.0.0.weight", "background.4.0.bias", "trunk.1.1.running_var"):
@@ -87,11 +85,10 @@ def test_samples_come_from_the_average_of_the_generator(moving):
 
 def test_resuming_with_every_option_changes_nothing(tmp_path, moving):
     whole, part = make(moving), make(moving)
-    iterate(whole, 3)
-    iterate(part, 1)
+    assert len([*iterate(whole, 3), *iterate(part, 1)]) == 4
     torch.save(part.state(), tmp_path / "latest.pt")
     resumed = make(moving, torch.load(tmp_path / "latest.pt"), seed=1)
-    iterate(resumed, 2)
+    assert len([*iterate(resumed, 2)]) == 2
     expected, found = leaves(whole.state()), leaves(resumed.state())
     assert expected.keys() == found.keys() and any("original" in name for name in expected)
     for name, value in expected.items():
@@ -103,13 +100,3 @@ def test_resuming_with_every_option_changes_nothing(tmp_path, moving):
     for name, value in G.state_dict().items():
         assert torch.equal(value, found[f"/average/{name}"])
     assert not torch.equal(found["/average/trunk.0.0.weight"], found["/G/trunk.0.0.weight"])
-
-
-@pytest.mark.parametrize("dry", [(), ("-dry_run",)])
-def test_a_run_that_cannot_fit_is_refused_before_it_reads_a_clip(tmp_path, monkeypatch, capsys, dry):
-    monkeypatch.setattr("videogan.learn.available_memory", lambda device: 2**30)
-    monkeypatch.setattr("videogan.learn.load", lambda **_: pytest.fail("clips are read"))
-    flags = ("-output_dir", str(tmp_path / "out"), "-device", "cpu", "-batch_size", "999", *dry)
-    assert main_videogan.main(flags) == 2
-    error = capsys.readouterr().err
-    assert "GiB" in error and "-batch_size" in error and error.count("\n") == 1 and not (tmp_path / "out").exists()

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from calls import call, narrow, succeeds
 from PIL import Image
 from released_nets import Layer, Net, file_of
-from tools import fails
+from tools import assert_refused, fails, state_of
 
 import data
 import main_videogan
@@ -19,8 +20,9 @@ WIDTH = 4
 
 
 @pytest.fixture(autouse=True)
-def narrow(monkeypatch):
-    monkeypatch.setattr(videogan.nets, "WIDTH", WIDTH)
+def small():
+    with narrow(WIDTH):
+        yield
 
 
 @pytest.fixture
@@ -38,10 +40,21 @@ def flat(x):
     return [x] if isinstance(x, torch.Tensor) else [each for part in x for each in flat(part)]
 
 
+CONVOLUTIONS = {"SpatialConvolution": F.conv2d, "SpatialFullConvolution": F.conv_transpose2d,
+                "VolumetricConvolution": F.conv3d, "VolumetricFullConvolution": F.conv_transpose3d}
+PLAIN = {"ReLU": F.relu, "Tanh": torch.tanh, "Sigmoid": torch.sigmoid, "Squeeze": torch.squeeze, "FlattenTable": flat,
+         "LeakyReLU": lambda x: F.leaky_relu(x, 0.2), "L1Penalty": lambda x: x, "CMulTable": lambda x: x[0] * x[1],
+         "CAddTable": lambda x: x[0] + x[1]}
+
+
 def evaluate(layer, x):
     """What a layer of Torch7 makes of x, in evaluation, in float64."""
     kind, fields = layer.kind.split(".")[1], layer.fields
     tensors = {k: torch.from_numpy(v).double() for k, v in fields.items() if isinstance(v, np.ndarray)}
+    if kind in PLAIN:
+        return PLAIN[kind](x)
+    if kind in CONVOLUTIONS:
+        return CONVOLUTIONS[kind](x, tensors["weight"], tensors["bias"], int(fields["dW"]), int(fields["padW"]))
     match kind:
         case "Sequential":
             for part in layer.parts():
@@ -49,33 +62,22 @@ def evaluate(layer, x):
             return x
         case "ConcatTable":
             return [evaluate(part, x) for part in layer.parts()]
-        case "FlattenTable":
-            return flat(x)
         case "SelectTable":
             return x[int(fields["index"]) - 1]
         case "View":
             return x.reshape(fields["size"])
         case "Replicate":
-            dim = int(fields["dim"]) - 1
-            return torch.stack([x] * int(fields["nfeatures"]), dim)
-        case "CMulTable" | "CAddTable":
-            return x[0] * x[1] if kind == "CMulTable" else x[0] + x[1]
-        case "MulConstant" | "AddConstant":
-            return x * fields["constant_scalar"] if kind == "MulConstant" else x + fields["constant_scalar"]
+            return torch.stack([x] * int(fields["nfeatures"]), int(fields["dim"]) - 1)
+        case "MulConstant":
+            return x * fields["constant_scalar"]
+        case "AddConstant":
+            return x + fields["constant_scalar"]
         case "SpatialBatchNormalization" | "VolumetricBatchNormalization":
             std = tensors["running_std"] if "running_std" in tensors else (tensors["running_var"] + fields["eps"])**-0.5
-            shape = (1, -1, *[1] * (x.ndim - 2))
-            scale = (tensors["weight"] * std).view(shape)
-            return (x - tensors["running_mean"].view(shape)) * scale + tensors["bias"].view(shape)
-        case "L1Penalty":
-            return x
-    one_argument = {"ReLU": F.relu, "Tanh": torch.tanh, "Sigmoid": torch.sigmoid, "Squeeze": torch.squeeze,
-                    "LeakyReLU": lambda x: F.leaky_relu(x, 0.2)}
-    if kind in one_argument:
-        return one_argument[kind](x)
-    convolve = {"SpatialConvolution": F.conv2d, "SpatialFullConvolution": F.conv_transpose2d,
-                "VolumetricConvolution": F.conv3d, "VolumetricFullConvolution": F.conv_transpose3d}[kind]
-    return convolve(x, tensors["weight"], tensors["bias"], int(fields["dW"]), int(fields["padW"]))
+            shift, scale, mean = (each.view(1, -1, *[1] * (x.ndim - 2))
+                                  for each in (tensors["bias"], tensors["weight"] * std, tensors["running_mean"]))
+            return (x - mean) * scale + shift
+    raise ValueError(kind)
 
 
 @pytest.mark.parametrize("package, old", [("nn", True), ("cudnn", False)])
@@ -102,48 +104,43 @@ def test_a_released_discriminator_has_its_classes_the_other_way_round(save, cond
     assert torch.allclose(logits[:, videogan.nets.FAKE], fake, atol=1e-5)
 
 
-def program(tmp_path, path, *flags):
-    return main_videogan.main(["-generate", "-ckpt", str(path), "-device", "cpu", "-output_dir", str(tmp_path), *flags])
+def generates(tmp_path, path, *more):
+    return call(main_videogan, "-generate -device cpu -output_dir", tmp_path, "-ckpt", path, *more)
 
 
-def test_new_videos_of_a_released_model(save, tmp_path, capsys):
+def test_new_videos_of_a_released_model(save, tmp_path):
     path = save(Net(WIDTH, gain=0.01).generator(False))
-    assert program(tmp_path, path, "-category", "golf", "-sample_size", "2") == 0
+    assert generates(tmp_path, path, "-category golf -sample_size 2").code == 0
     assert data.read_clip(tmp_path / "golf/test/final_results/gen.mp4").shape == (32, 64, 2 * 66 - 2, 3)
-
     path = save(Net(WIDTH, gain=0.01).generator(True))
-    assert program(tmp_path, path) == 2 and "name them with -image" in capsys.readouterr().err
+    assert_refused(generates(tmp_path, path), "name them with -image")
     Image.new("RGB", (90, 50), "teal").save(tmp_path / "picture.png")
-    assert program(tmp_path, path, "-image", str(tmp_path / "picture.png")) == 0
-
+    assert generates(tmp_path, path, "-image", tmp_path / "picture.png").code == 0
     path = save(Net(WIDTH, gain=0.01).discriminator(False))
-    assert program(tmp_path, path) == 2 and "is a discriminator" in capsys.readouterr().err
+    assert_refused(generates(tmp_path, path), "is a discriminator")
 
 
-def test_learning_starts_from_a_released_generator_and_a_new_discriminator(save, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("videogan.learn.SAMPLES", 2)
+def test_learning_starts_from_a_released_generator_and_a_new_discriminator(save, tmp_path):
     path = save(Net(WIDTH).generator(False))
-    small = "-device cpu -batch_size 2 -workers 0 -num_iterations 1 -held_out 0 -lr 1e-7".split()
-    flags = ["-ckpt", str(path), "-output_dir", str(tmp_path), *small]
-    assert main_videogan.main([*flags, "-conditional"]) == 2 and "is another" in capsys.readouterr().err
-    assert main_videogan.main(flags) == 0 and f"in '{path}'; D starts anew" in capsys.readouterr().out
-    learned = torch.load(tmp_path / "beach/model/latest.pt")["G"]
+    flags = ("-device cpu -batch_size 2 -workers 0 -num_iterations 1 -held_out 0 -lr 1e-7 -ckpt", path,
+             "-output_dir", tmp_path)
+    assert_refused(call(main_videogan, *flags, "-conditional"), "is another")
+    assert f"in '{path}'; D starts anew" in succeeds(main_videogan, *flags)
+    learned = state_of(tmp_path / "beach")["G"]
     for name, p in load_released(path).named_parameters():
         assert (learned[name] - p).abs().max() < 1e-6  # one step of Adam
 
 
-def test_what_is_no_released_model_is_one_line(save, tmp_path, capsys):
+def test_what_is_no_released_model_is_one_line(save, tmp_path):
     path = save(Net(WIDTH).generator(False))
     whole = path.read_bytes()
-    for end in (0, 3, 100, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:end])
-        assert "is damaged, or no model" in fails(load_released, path)
-    for changed in (b"no model", file_of({"loss": 1.0}), whole.replace(b"Tensor", b"Thenso")):
-        path.write_bytes(changed)
+    shortened = [whole[:end] for end in (0, 3, 100, len(whole) // 2, len(whole) - 1)]
+    for content in (*shortened, b"no model", file_of({"loss": 1.0}), whole.replace(b"Tensor", b"Thenso")):
+        path.write_bytes(content)
         assert "is damaged, or no model" in fails(load_released, path)
     assert "not one of the released" in fails(load_released, save(Net(WIDTH // 2).generator(False)))
-    assert program(tmp_path, path) == 2 and capsys.readouterr().err.count("\n") == 1
-    assert program(tmp_path, tmp_path / "none.t7") == 2 and "there is no checkpoint" in capsys.readouterr().err
+    assert_refused(generates(tmp_path, path), path.name)
+    assert_refused(generates(tmp_path, tmp_path / "none.t7"), "there is no checkpoint")
 
 
 def test_a_file_of_malice_reads_nothing_but_itself(save):
