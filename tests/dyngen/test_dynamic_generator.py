@@ -3,13 +3,14 @@
 import ast
 import csv
 import itertools
-import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from calls import call, frames_of, succeeds
 from PIL import Image
+from tools import assert_refused, assert_same_run, leaves, rows_of, state_of
 
 import data
 import dyngen.learn
@@ -21,23 +22,12 @@ from dyngen.learn import pack, pictures, released_mask, unpack
 from dyngen.nets import IMAGE_SIZES, DynamicGenerator, Generator, ShiftNorm, Transition, by_columns
 from dyngen.settings import parse
 from run.flags import RunError
-from run.folder import load_checkpoint, snapshot
+from run.folder import snapshot
 from run.loop import step
 
 pytestmark = pytest.mark.usefixtures("undrawn")
-TINY = {"im_size": 8, "state_size": 6, "z_size": 5, "num_frames": 7, "truncated_backprop_length": 3, "sample_steps": 3,
-        "seed": 3}
-
-
-def learn_epoch(learner):
-    """One epoch, whole or not at all. Returns its metrics."""
-    return step(learner, SimpleNamespace(log=lambda epoch, metrics: None))
-
-
-def flags(**settings):
-    """Settings as a command line."""
-    pairs = ([f"-{name}"] if value is True else [f"-{name}", f"{value}"] for name, value in settings.items())
-    return [text for pair in pairs for text in pair]
+TINY = ("-im_size 8 -state_size 6 -z_size 5 -num_frames 7 -truncated_backprop_length 3 -sample_steps 3 -seed 3 "
+        "-device cpu")
 
 
 def net_and_inputs(golden):
@@ -96,20 +86,14 @@ def test_frames_states_and_gradients_are_those_of_the_released_nets(reference, n
         assert before_norm or p.grad.norm().item() == pytest.approx(norm, rel=tolerance), variable
 
 
-def count(module):
-    return sum(p.numel() for p in module.parameters())
-
-
 def test_parameter_counts():
-    assert count(Transition(100, 100)) == 6540
-    assert count(Transition(3, 100)) == 2563
-    assert count(Transition(100, 100, mode="linear")) == 20_100
-    assert count(Generator(100, 64)) == 7_772_035
-    assert count(Generator(103, 64)) == 7_796_611
-    assert count(Generator(180, 64)) == 8_427_395
-    assert count(DynamicGenerator(64, 100, 100)) == 7_778_575
-    assert count(DynamicGenerator(128, 100, 100)) == 11_973_903
-    assert count(DynamicGenerator(150, 100, 100)) == 7_850_575
+    nets = {
+        Transition(100, 100): 6540, Transition(3, 100): 2563, Transition(100, 100, mode="linear"): 20_100,
+        Generator(100, 64): 7_772_035, Generator(103, 64): 7_796_611, Generator(180, 64): 8_427_395,
+        DynamicGenerator(64, 100, 100): 7_778_575, DynamicGenerator(128, 100, 100): 11_973_903,
+        DynamicGenerator(150, 100, 100): 7_850_575}
+    for net, count in nets.items():
+        assert sum(p.numel() for p in net.parameters()) == count
 
 
 @pytest.mark.parametrize("side", [side for side in IMAGE_SIZES if side < 256])
@@ -170,26 +154,28 @@ def test_batch_norm_shifts_and_does_not_scale():
     torch.testing.assert_close(norm(x), expected, atol=2e-4, rtol=0)
 
 
-@pytest.mark.parametrize("mode", ["nonlinear", "linear"])
+def excited(net, std=0.5):
+    """F with weights that move the state visibly."""
+    for p in net.parameters():
+        torch.nn.init.normal_(p, std=std)
+    return net
+
+
+@pytest.mark.parametrize("mode", ["nonlinear", "linear", "stationary"])
 def test_states_in_chunks_are_those_of_one_long_run(mode):
-    net = Transition(6, 5, motion_size=2, mode=mode)
-    for layer in net.layers:
-        torch.nn.init.normal_(layer.weight, std=0.5)
-    xi, s, m = torch.randn(3, 11, 5), torch.randn(3, 6), torch.randn(3, 2)
-    whole, parts = net(xi, s, m), []
+    net = excited(Transition(4, 5, motion_size=0 if mode == "stationary" else 2, mode=mode))
+    xi, s, m = torch.randn(3, 11, 5), torch.randn(3, 4), torch.randn(3, net.inputs[0])
+    whole, parts, first = net(xi, s, m), [], s
     for part in xi.split(4, dim=1):
         parts.append(net(part, s, m))
         s = parts[-1][:, -1]
     torch.testing.assert_close(torch.cat(parts, 1), whole)
-    assert (net(xi, whole[:, 0], m) - whole).abs().max() > 0.01
+    assert (net(xi, first + 1, m) - whole).abs().max() > 0.01
 
 
 def test_transition_is_a_residual_of_motion_type_innovation_and_state():
-    net = Transition(4, 3, motion_size=2)
+    net = excited(Transition(4, 3, motion_size=2))
     xi, s, m = torch.randn(1, 1, 3), torch.randn(1, 4), torch.randn(1, 2)
-    for layer in net.layers:
-        torch.nn.init.normal_(layer.weight, std=0.5)
-        torch.nn.init.normal_(layer.bias, std=0.5)
     r = torch.cat([m, xi[:, 0], s], dim=1)
     for k, layer in enumerate(net.layers):
         r = layer(r if k == 0 else r.clamp(min=0))
@@ -198,8 +184,7 @@ def test_transition_is_a_residual_of_motion_type_innovation_and_state():
 
 def test_sections_have_their_own_batch_statistics_and_share_the_state():
     net = DynamicGenerator(8, 4, 3)
-    for layer in net.transition.layers:
-        torch.nn.init.normal_(layer.weight, std=0.5)
+    excited(net.transition)
     xi, s, none = torch.randn(2, 6, 3), torch.randn(2, 4), torch.zeros(2, 0)
     first, states = net(xi[:, :4], s, none, none)
     last, _ = net(xi[:, 4:], states[:, -1], none, none)
@@ -213,19 +198,24 @@ def test_sections_have_their_own_batch_statistics_and_share_the_state():
 
 @pytest.fixture
 def make_learner(moving):
-    """make_learner(clips, hidden, **settings) -> a Learner of small waves, whose F moves the state visibly."""
+    """make_learner(flags, clips, hidden) -> a Learner of small waves, whose F moves the state visibly. clips: how many,
+    or the videos."""
 
-    def make(clips=2, hidden=None, videos=None, **settings):
-        args, _ = parse(flags(**{**TINY, "batch_size": 2, **settings, "device": "cpu"}))
+    def make(more="", clips=2, hidden=None):
+        args, _ = parse(f"{TINY} -batch_size 2 {more}".split())
         torch.manual_seed(args.seed)
-        net = build_net(args, args.device)
+        net, size = build_net(args, args.device), (args.num_frames, args.im_size, args.im_size)
         for layer in net.transition.layers:
             torch.nn.init.normal_(layer.weight, std=0.3)
-        if videos is None:
-            videos = np.stack([moving(args.num_frames, args.im_size, args.im_size, phase=k) for k in range(clips)])
+        videos = np.stack([moving(*size, phase=k) for k in range(clips)]) if isinstance(clips, int) else clips
         return dyngen.learn.make_learner(args, net, None, videos, hidden)
 
     return make
+
+
+def learn_epochs(learner, count=1):
+    """So many epochs, each whole or not at all. Returns the metrics of each."""
+    return [step(learner, SimpleNamespace(log=lambda epoch, metrics: None)) for _ in range(count)]
 
 
 def hidden_block(clips=2, frames=7, side=8):
@@ -233,6 +223,14 @@ def hidden_block(clips=2, frames=7, side=8):
     hidden = np.zeros((clips, frames, side, side), dtype=bool)
     hidden[:, ::2, 2:6, 1:5] = True
     return hidden
+
+
+def assert_same(one, two):
+    """Nested states that agree bit for bit."""
+    one, two = leaves(one), leaves(two)
+    assert one.keys() == two.keys()
+    for name, x in one.items():
+        assert torch.equal(x, two[name]) if isinstance(x, torch.Tensor) else x == two[name], name
 
 
 def doubled(learner):
@@ -252,10 +250,9 @@ def log_joint(learner, u, unknown, I, visible):
     return (-error.sum() / learner.refsig**2 - sum((v**2).sum() for v in latents.values())) / 2
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_score_is_the_gradient_of_the_log_joint_through_the_learned_nets(make_learner, masked):
-    learner = make_learner(hidden=hidden_block() if masked else None, content_size=3, motion_type_size=2, refsig=0.5,
-                           mask_type="region" if masked else "none")
+@pytest.mark.parametrize("hidden, mask_type", [(None, "none"), (hidden_block(), "region")])
+def test_score_is_the_gradient_of_the_log_joint_through_the_learned_nets(make_learner, hidden, mask_type):
+    learner = make_learner(f"-content_size 3 -motion_type_size 2 -refsig 0.5 -mask_type {mask_type}", hidden=hidden)
     u, unknown, I, visible = doubled(learner)
     assert u.shape == (2, 3 * 5 + 6 + 3 + 2)
     earlier = None
@@ -272,23 +269,15 @@ def test_score_is_the_gradient_of_the_log_joint_through_the_learned_nets(make_le
         with torch.no_grad():
             for p in learner.net.transition.parameters():
                 p.add_(torch.randn_like(p), alpha=0.3)
-
-
-def test_inference_climbs_what_learning_descends(make_learner):
-    """The score is the prior's -u and minus the gradient of the very loss that moves the weights."""
-    learner = make_learner(content_size=3)
-    u, unknown, I, visible = doubled(learner)
-    leaf = u.clone().requires_grad_()
-    loss = -learner.log_likelihood(learner.net(**unpack(leaf, unknown))[0], I, visible)
-    loss.backward()
+    leaf = u.clone().requires_grad_()  # inference climbs what learning descends
+    (-learner.log_likelihood(learner.net(**unpack(leaf, unknown))[0], I, visible)).backward()
     torch.testing.assert_close(learner.score(u, unknown, {}, I, visible), -u - leaf.grad)
 
 
 def test_bfloat16_infers_nearly_the_same_and_leaves_learning_alone(make_learner):
-    rough, exact = make_learner(precision="bf16"), make_learner()
-    for learner in (rough, exact):
-        for _ in range(20):
-            learn_epoch(learner)
+    rough, exact = make_learner("-precision bf16"), make_learner()
+    learn_epochs(rough)
+    learn_epochs(exact, 20)
     rough.net.load_state_dict(exact.net.state_dict())
     unknown = exact.latents
     u, I = pack(unknown), exact.I
@@ -302,76 +291,53 @@ def test_sum_and_mean_differ_by_the_number_of_frames_or_of_visible_entries(make_
     for hidden, count in ((None, 2 * 3), (hidden_block(), 3 * (2 * 3 * 64 - 2 * 2 * 16))):
         values = []
         for scale in ("sum", "mean"):
-            learner = make_learner(hidden=hidden, likelihood_scale=scale)
+            learner = make_learner(f"-likelihood_scale {scale}", hidden=hidden)
             u, unknown, I, visible = doubled(learner)
             values.append(learner.log_likelihood(learner.net(**unknown)[0], I, visible).item())
         assert values[0] / values[1] == pytest.approx(count, rel=1e-9)
-    assert parse(flags(**TINY))[0].likelihood_scale == "sum"
+    assert make_learner().likelihood_scale == "sum"
 
 
 def test_without_the_likelihood_xi_keeps_the_variance_of_langevin_dynamics(make_learner):
     """1 / (1 - delta^2 / 4), exactly, for the prior alone."""
-    learner = make_learner(clips=1, hidden=np.ones((1, 60, 8, 8), dtype=bool), num_frames=60, z_size=800)
+    learner = make_learner("-num_frames 60 -z_size 800", clips=1, hidden=np.ones((1, 60, 8, 8), dtype=bool))
     delta, unknown = 0.8, learner.latents
-    generators = [utils.generator("cpu", 0)]
     u = langevin.langevin(pack(unknown), lambda u: learner.score(u, unknown, {}, learner.I, learner.visible),
-                          40, delta, generators)
+                          40, delta, [utils.generator("cpu", 0)])
     xi = unpack(u, unknown)["xi"]
     assert xi.var().item() == pytest.approx(1 / (1 - delta**2 / 4), rel=0.03)  # 1.19
     assert not learner.likelihood_gradient.any()
 
 
-def assert_same(a, b):
-    """Nested states that agree bit for bit."""
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b)
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for key in a:
-            assert_same(a[key], b[key])
-    elif isinstance(a, list | tuple):
-        for x, y in zip(a, b, strict=True):
-            assert_same(x, y)
-    else:
-        assert a == b
-
-
 @pytest.mark.parametrize("scale", ["sum", "mean"])
 def test_hidden_pixels_influence_nothing(make_learner, moving, scale):
-    hidden = hidden_block()
-    videos = np.stack([moving(7, 8, 8, phase=k) for k in range(2)])
-    other = np.where(hidden[..., None], 255 - videos, videos)
-    seen = videos.copy()
+    hidden, videos = hidden_block(), np.stack([moving(7, 8, 8, phase=k) for k in range(2)])
+    other, seen = np.where(hidden[..., None], 255 - videos, videos), videos.copy()
     seen[0, 0, 0, 0] ^= 1  # one visible pixel by one grey level
-    states = []
+    runs = []
     for version in (videos, other, seen):
-        learner = make_learner(videos=version, hidden=hidden, task="recovery", likelihood_scale=scale)
-        for _ in range(2):
-            metrics = learn_epoch(learner)
+        learner = make_learner(f"-task recovery -likelihood_scale {scale}", version, hidden)
+        metrics = learn_epochs(learner, 2)[-1]
         gradients = [p.grad for p in learner.net.parameters()]
-        seen_by_all = pictures(parse(flags(**TINY))[0], learner, videos)[1]
-        states.append((snapshot(learner.state()), gradients, seen_by_all, metrics["recovery_error"]))
-    (state, gradients, shown, error), (state_2, gradients_2, shown_2, error_2), (state_3, *_) = states
-    assert_same(state, state_2)
-    assert_same(gradients, gradients_2)
-    assert (shown == shown_2).all()
+        shown = torch.from_numpy(pictures(parse(TINY.split())[0], learner, videos)[1])
+        runs.append(([snapshot(learner.state()), gradients, shown], metrics["recovery_error"]))
+    (first, error), (second, error_2), (third, _) = runs
+    assert_same(first, second)
     assert error != error_2  # the truth is looked at for the score alone
-    assert not torch.equal(state["latents"]["xi"], state_3["latents"]["xi"])
+    assert not torch.equal(first[0]["latents"]["xi"], third[0]["latents"]["xi"])
 
 
 def test_recovery_error_is_the_mean_over_hidden_pixels_in_grey_levels(make_learner):
-    learner = make_learner(hidden=hidden_block(), task="recovery")
-    assert learner.recovery_error(learner.truth) == 0
-    assert learner.recovery_error(learner.truth + learner.visible) == 0
+    learner, hidden = make_learner("-task recovery", hidden=hidden_block()), hidden_block()
+    assert learner.recovery_error(learner.truth) == learner.recovery_error(learner.truth + learner.visible) == 0
     assert learner.recovery_error(learner.truth - 2 / 255) == pytest.approx(1, rel=1e-4)
-    recovered = pictures(parse(flags(**TINY))[0], learner, grey(learner.truth))[1]
-    shown, observed = torch.from_numpy(~hidden_block()), grey(learner.I)
-    assert (recovered[shown.numpy()] == observed[shown.numpy()]).all() and (recovered != observed).any()
-    assert (observed[~shown.numpy()] == 128).all()
+    recovered, observed = pictures(parse(TINY.split())[0], learner, grey(learner.truth))[1], grey(learner.I)
+    assert (recovered[~hidden] == observed[~hidden]).all() and (recovered != observed).any()
+    assert (observed[hidden] == 128).all()
 
 
 def test_later_chunks_start_from_the_state_that_the_one_before_has_reached(make_learner):
-    learner, starts, seen = make_learner(clips=1, content_size=3), [], []
+    learner, starts, seen = make_learner("-content_size 3", clips=1), [], []
     forward = learner.net.forward
 
     def spy(xi, s, a, m, **how):
@@ -381,7 +347,7 @@ def test_later_chunks_start_from_the_state_that_the_one_before_has_reached(make_
         return x, states
 
     learner.net.forward = spy
-    learn_epoch(learner)
+    learn_epochs(learner)
     steps = learner.sample_steps + 1
     assert len(starts) == 3 * steps  # 7 frames in chunks of 3: 3, 3, 1
     assert all(torch.equal(s, seen[steps - 1]) and not unknown for s, unknown, _ in starts[steps : 2 * steps])
@@ -391,32 +357,26 @@ def test_later_chunks_start_from_the_state_that_the_one_before_has_reached(make_
 
 
 def test_every_clip_chunk_and_epoch_has_noise_of_its_own(make_learner, monkeypatch):
-    seeds = []
-
-    def spy(u, score, steps, delta, generators):
-        seeds.extend(generator.initial_seed() for generator in generators)
-        return langevin.langevin(u, score, steps, delta, generators)
-
-    monkeypatch.setattr("dyngen.learn.langevin", spy)
+    seeds, move = [], langevin.langevin
+    monkeypatch.setattr("dyngen.learn.langevin", lambda u, score, steps, delta, generators: seeds.extend(
+        generator.initial_seed() for generator in generators) or move(u, score, steps, delta, generators))
     for batch_size in (2, 3):  # how clips are batched does not matter
-        learner = make_learner(clips=3, batch_size=batch_size)
-        learn_epoch(learner)
-        learn_epoch(learner)
+        learn_epochs(make_learner(f"-batch_size {batch_size}", clips=3), 2)
     half = len(seeds) // 2
     assert half == 3 * 3 * 2 and len(set(seeds[:half])) == half and set(seeds[half:]) == set(seeds[:half])
 
 
 def test_inference_goes_on_from_where_it_was(make_learner):
-    learner = make_learner(content_size=3, step_size=1e-6)
+    learner = make_learner("-content_size 3 -step_size 1e-6")
     before = snapshot(learner.latents)
-    learn_epoch(learner)
+    learn_epochs(learner)
     for name, u in learner.latents.items():
         torch.testing.assert_close(u, before[name], atol=1e-4, rtol=0)
 
 
 def test_an_epoch_that_ends_early_never_was(make_learner, monkeypatch):
     learner = make_learner()
-    learn_epoch(learner)
+    learn_epochs(learner)
     before, learn_chunk, calls = snapshot(learner.state()), learner.learn_chunk, []
 
     def stop(*args):
@@ -425,65 +385,55 @@ def test_an_epoch_that_ends_early_never_was(make_learner, monkeypatch):
             raise KeyboardInterrupt
         return learn_chunk(*args)
 
-    monkeypatch.setattr(learner, "learn_chunk", stop)
-    with pytest.raises(KeyboardInterrupt):
-        learn_epoch(learner)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(learner, "learn_chunk", stop)
+        learn_epochs(learner)
     assert_same(before, snapshot(learner.state()))
-
-    monkeypatch.setattr(learner, "learn_chunk", learn_chunk)
     learner.step_size = 1e15
     with pytest.raises(RunError, match="diverged in epoch 2: .* lower -step_size or -lr"):
-        learn_epoch(learner)
-    learner.step_size = 0.03
+        learn_epochs(learner)
     assert_same(before, snapshot(learner.state()))
 
 
 def test_learning_fits_the_clip(make_learner):
-    learner = make_learner(clips=1, sample_steps=2)
-    first = learn_epoch(learner)["psnr"]
-    for _ in range(25):
-        last = learn_epoch(learner)["psnr"]
-    assert last > first + 6
+    metrics = learn_epochs(make_learner("-sample_steps 2", clips=1), 26)
+    assert metrics[-1]["psnr"] > metrics[0]["psnr"] + 6
 
 
 def test_the_rate_falls_at_the_end(make_learner):
-    learner, rates = make_learner(num_epochs=4, anneal=0.5, lr=0.01), []
+    learner, rates = make_learner("-num_epochs 4 -anneal 0.5 -lr 0.01 -sample_steps 1"), []
     for _ in range(4):
-        learn_epoch(learner)
+        learn_epochs(learner)
         rates.append(learner.optimizer.lr)
     assert rates == pytest.approx([0.01, 0.01, 0.01, 0.01 * 0.1**0.5])
 
 
 def test_each_clip_is_generated_with_its_own_content_or_with_the_one_asked_for(make_learner):
-    learner = make_learner(clips=3, content_size=3, batch_size=3)
-    latents, seen = learner.latents, []
-    asked = {"batch_size": 3, "chunk": 3, "sections": 4, "burn_in": 4, "init_state": "inferred", "seed": 0,
-             "batches": 2}
-    generate = learner.net.generate
+    learner = make_learner("-content_size 3 -batch_size 3", clips=3)
+    latents, seen, generate = learner.latents, [], learner.net.generate
     learner.net.generate = lambda xi, s, a, m, chunk: seen.append((xi, s, a)) or generate(xi, s, a, m, chunk)
-    for content in ("inferred", "2", "random"):
-        videos = new_videos(learner.net, latents, 0, content=content, **asked)
+    asked = {"batch_size": 3, "chunk": 3, "sections": 4, "burn_in": 4, "init_state": "inferred", "seed": 0,
+             "batches": 2, "content": "inferred"}
+
+    def made(batch=0, **more):
+        """The innovations, first states and content of new videos."""
+        videos = new_videos(learner.net, latents, batch, **asked | more)
         assert videos.shape == (3, 3, 12, 8, 8)  # four sections of three frames, without the burn-in
-    (xi, s, own), (_, _, swapped), (_, _, random) = seen
-    assert torch.equal(own, latents["a"]) and torch.equal(swapped, latents["a"][[2, 2, 2]])
-    assert not torch.isin(random, latents["a"]).any()
-    asked |= {"burn_in": 0, "content": "inferred"}
-    new_videos(learner.net, latents, 0, **asked)
-    assert torch.equal(seen[-1][1], latents["s"]) and not torch.equal(s, latents["s"])
-    new_videos(learner.net, latents, 1, **asked | {"init_state": "random"})
-    assert not torch.isin(seen[-1][1], latents["s"]).any() and not torch.equal(seen[-1][0][:, :12], seen[-2][0][:, :12])
+        return seen[-1]
 
-    seen.clear()
+    a, s = latents["a"], latents["s"]
+    assert torch.equal(made()[2], a) and torch.equal(made(content="2")[2], a[[2, 2, 2]])
+    assert not torch.isin(made(content="random")[2], a).any()
+    assert torch.equal(made(burn_in=0)[1], s) and not torch.equal(made()[1], s)
+    other = made(1, burn_in=0, init_state="random")
+    assert not torch.isin(other[1], s).any() and not torch.equal(other[0], made(burn_in=0)[0])
     replayed_videos(learner.net, latents, batch_size=3, chunk=3, content="1")
-    assert torch.equal(seen[0][0], latents["xi"]) and torch.equal(seen[0][2], latents["a"][[1, 1, 1]])
-
-    seen.clear()  # six videos on the way from one look to another, of one motion
-    for batch in range(2):
-        new_videos(learner.net, latents, batch, **asked | {"content": "2:0"})
-    xi, s, a = (torch.cat(parts) for parts in zip(*seen))
-    assert torch.equal(a[0], latents["a"][2]) and torch.equal(a[-1], latents["a"][0])
-    assert torch.allclose(a.diff(dim=0), (a[-1] - a[0]).expand(5, -1) / 5, atol=1e-6)
-    assert torch.equal(xi, xi[:1].expand_as(xi)) and torch.equal(s, latents["s"][[2] * 6])
+    assert torch.equal(seen[-1][0], latents["xi"]) and torch.equal(seen[-1][2], a[[1, 1, 1]])
+    # six videos on the way from one look to another, of one motion
+    xi, s_0, way = (torch.cat(parts) for parts in zip(*(made(k, burn_in=0, content="2:0") for k in range(2))))
+    assert torch.equal(way[0], a[2]) and torch.equal(way[-1], a[0])
+    assert torch.allclose(way.diff(dim=0), (way[-1] - way[0]).expand(5, -1) / 5, atol=1e-6)
+    assert torch.equal(xi, xi[:1].expand_as(xi)) and torch.equal(s_0, s[[2] * 6])
 
 
 # ------------------------------------------------------------------------------------------------------ command line
@@ -508,23 +458,15 @@ def test_released_settings_are_the_presets():
     assert (chatelet.num_frames, chatelet.truncated_backprop_length, chatelet.mask_file) == (104, 104, "mask128.mat")
 
 
-def test_released_command_lines():
-    args, _ = parse("--category fire --isTraining True".split())
-    assert (args.task, args.category, args.test, args.im_size) == ("scene", "fire", False, 64)
-    args, given = parse(
-        "--category fire --isTraining False --num_sections_in_test 4 --num_batches_in_test 2 --net_type scene "
-        "--image_size 64 --output_dir there --ckpt model.ckpt".split())
-    assert args.test and (given["im_size"], given["ckpt"], args.output_dir) == (64, "model.ckpt", "there")
-    args, _ = parse(
-        "--category ocean --training_mode incomplete --mask_type external --mask_file region_type.mat".split())
-    assert (args.task, args.im_size, args.num_frames, args.output_dir) == ("recovery", 150, 70, "./output_recovery")
-    args, _ = parse("--training_mode complete --mask_file x.mat -num_frames 20".split())
-    assert (args.mask_type, args.truncated_backprop_length) == ("none", 20)
-    args, _ = parse(["-encoder", "-content_size", "7"])
-    assert (args.state_size, args.z_size, args.content_size) == (80, 20, 7)
-    for text, tests in (("--isTraining no", True), ("--isTraining 1", False), ("--test=False", False),
-                        ("--test False --isTraining False", True), ("--replay=1", True)):
-        assert parse(text.split())[0].test == tests
+@pytest.mark.parametrize("line, means", [  # beside those of tests/run/test_published.py
+    ("--training_mode complete --mask_file x.mat -num_frames 20", {"mask_type": "none",
+                                                                   "truncated_backprop_length": 20}),
+    ("-encoder -content_size 7", {"state_size": 80, "z_size": 20, "content_size": 7}),
+    ("--isTraining no", {"test": True}), ("--isTraining 1", {"test": False}), ("--test=False", {"test": False}),
+    ("--test False --isTraining False", {"test": True}), ("--replay=1", {"test": True})])
+def test_a_command_line_means(line, means):
+    args, _ = parse(line.split())
+    assert {name: getattr(args, name) for name in means} == means
 
 
 def test_released_masks():
@@ -541,226 +483,202 @@ def test_released_masks():
             released_mask(mask_type, length, (side, side), rng)
 
 
-@pytest.fixture
-def clips(tmp_path, moving, write_clip):
-    """A data folder with a category of two clips, and one with a mask beside its clip."""
-    root = tmp_path / "clips"
-    for k in range(2):
-        write_clip(root / f"waves/clip{k}.mp4", moving(9, 64, 64, phase=k))
-    write_clip(root / "masked/clip.mp4", moving(9, 64, 64))
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory, moving, write_clip):
+    """A data folder with categories of two clips, of one, and of one with a mask beside it."""
+    root = tmp_path_factory.mktemp("clips")
+    for k, name in enumerate(("waves/clip0", "waves/clip1", "one/clip", "masked/clip")):
+        write_clip(root / f"{name}.mp4", moving(9, 64, 64, phase=k % 2))
     np.save(root / "masked/mask.npy", hidden_block(1)[0])
     return root
 
 
-@pytest.fixture
-def program(clips, tmp_path, capsys, monkeypatch):
-    """program(**settings) -> (exit code, what it printed on stdout, on stderr)."""
-    monkeypatch.setattr("sys.argv", ["main_dyn_G.py"])
-
-    def run(**settings):
-        usual = {"data_path": clips, "output_dir": tmp_path / "out", "category": "waves", "device": "cpu"}
-        try:
-            code = main_dyn_G.main(flags(**{**usual, **settings}))
-        except SystemExit as stop:
-            code = stop.code
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
+LEARN = f"{TINY} -content_size 3 -batch_size 1 -log_step 2"
+MASKED = "-category masked --training_mode incomplete --mask_type external --mask_file mask.npy"  # as released
 
 
-LEARN = {**TINY, "content_size": 3, "batch_size": 1, "log_step": 2}
+@pytest.fixture(scope="module")
+def flags(clips):
+    """flags(output, *more): where clips are, and where a run goes."""
+    return lambda output, *more: ("-category waves -device cpu -data_path", clips, "-output_dir", output, *more)
 
 
-def rows(folder):
-    """metrics.csv without the times."""
-    with open(folder / "metrics.csv", newline="") as file:
-        return [{k: v for k, v in row.items() if k != "seconds_per_step"} for row in csv.DictReader(file)]
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory, flags):
+    """What a run of two epochs has printed, and its output_dir."""
+    output = tmp_path_factory.mktemp("learned")
+    return succeeds(main_dyn_G, *flags(output, LEARN, "-num_epochs 2")), output
 
 
-@pytest.mark.parametrize("settings", [{}, {"category": "masked", "task": "recovery", "mask_file": "mask.npy"}])
-def test_resumed_run_equals_an_uninterrupted_one(program, tmp_path, settings):
-    folders = []
-    for name, epochs in (("whole", (4,)), ("parts", (1, 3, 4))):
-        for last in epochs:
-            code, out, err = program(**LEARN, **settings, num_epochs=last, output_dir=tmp_path / name)
-            assert (code, err) == (0, "") and f"done: {last} epochs" in out
-        folders.append(tmp_path / name / settings.get("category", "waves"))
-    states = [load_checkpoint(folder / "model/latest.pt", "cpu") for folder in folders]
-    for state in states:
-        del state["settings"]["output_dir"]
-    assert_same(*states)
-    assert states[0]["epoch"] == 4 and rows(folders[0]) == rows(folders[1]) and len(rows(folders[0])) == 4
-    code, out, _ = program(**LEARN, **settings, num_epochs=4, output_dir=tmp_path / "whole")
-    assert code == 0 and "is finished: 4 epochs" in out
+@pytest.fixture(scope="module")
+def recovered(tmp_path_factory, flags):
+    """The same of a run whose hidden pixels have been recovered."""
+    output = tmp_path_factory.mktemp("recovered")
+    return succeeds(main_dyn_G, *flags(output, LEARN, MASKED, "-content_size 0 -num_epochs 2 -readout mean")), output
 
 
-def test_whole_program(program, tmp_path):
-    """Learn, generate, generate again from a random state, replay with another's content."""
-    code, out, err = program(**LEARN, num_epochs=2)
-    assert (code, err) == (0, "") and "likelihood sum: 1 x squared error" in out and "Dynamic generator  scene" in out
-    folder = tmp_path / "out/waves"
+def films(folder):
+    """All videos in a folder of frames, uint8 (N, T, H, W, 3)."""
+    return np.stack([[np.asarray(Image.open(path)) for path in sorted(each.iterdir())]
+                     for each in sorted(folder.iterdir())])
+
+
+def table(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("more, category, whole", [
+    ("", "waves", "learned"), (f"{MASKED} -content_size 0 -readout mean", "masked", "recovered")])
+def test_resumed_run_equals_an_uninterrupted_one(more, category, whole, flags, tmp_path, request):
+    _, output = request.getfixturevalue(whole)
+    for last in (1, 2):
+        out = succeeds(main_dyn_G, *flags(tmp_path, LEARN, more, "-num_epochs", last))
+        assert f"done: {last} epochs" in out
+    assert_same_run(tmp_path / category, output / category)
+    assert len(rows_of(tmp_path / category)) == 2
+    assert "is finished: 2 epochs" in succeeds(main_dyn_G, *flags(tmp_path, LEARN, more, "-num_epochs 2"))
+
+
+def test_what_a_run_leaves_and_how_it_is_judged_beside_its_clips(learned):
+    out, folder = learned[0], learned[1] / "waves"
+    assert "likelihood sum: 1 x squared error" in out and "Dynamic generator  scene" in out and "nearest" in out
     names = "config.json metrics.csv observed_sequence synthesized_sequence final_results progress log model"
     assert {p.name for p in folder.iterdir()} == {
         *names.split(), "index.html", "page_parts.js", *(f"evaluation.{kind}" for kind in ("csv", "json", "png"))}
-    films = [data.read_clip(folder / f"final_results/{name}_0.mp4") for name in ("observed", "inferred", "sequence")]
-    assert [len(film) for film in films] == [7, 7, 4 * 3]
-    assert len(list((folder / "observed_sequence/sequence_1").iterdir())) == 7
-    assert len(list((folder / "synthesized_sequence/sequence_1").iterdir())) == 4 * 3
+    shown = [data.read_clip(folder / f"final_results/{name}_0.mp4") for name in ("observed", "inferred", "sequence")]
+    assert [len(film) for film in shown] == [7, 7, 4 * 3]
     assert data.read_clip(folder / "final_results/all.gif").shape[0] == 4 * 3
-    metrics = rows(folder)[-1]
+    assert frames_of(folder / "observed_sequence") == [7, 7] and frames_of(folder / "synthesized_sequence")[1] == 4 * 3
+    metrics = rows_of(folder)[-1]
     assert metrics["likelihood_weight"] == "1" and float(metrics["gradient_a"]) > 0
+    judged = table(folder / "evaluation.csv")
+    assert [row["name"] for row in judged] == ["clips", "new 0 from frame 0", "new 1 from frame 0", "mean of 2"]
+    assert {row["nearest_clip"] for row in judged[1:-1]} <= {"0", "1"} and judged[-1]["clips_near"] in ("1", "2")
 
-    def frames():
-        sequences = sorted((folder / "test/synthesized_sequence").iterdir())
-        return np.stack([[np.asarray(Image.open(p)) for p in sorted(sequence.iterdir())] for sequence in sequences])
 
-    length = {"num_sections_in_test": 2, "num_batches_in_test": 3}
-    code, out, err = program(isTraining="False", init_state="random", **length)
-    assert (code, err) == (0, "") and "3 videos of 6 frames" in out
-    new = frames()
-    assert new.shape == (3, 6, 8, 8, 3) and (new[0] != new[1]).any()
-    program(test=True, ckpt_name="model.ckpt-2", burn_in=5, **length)
-    assert (frames() != new).any()
-    program(test=True, init_state="random", **length)
-    assert (frames() == new).all()
-    shutil.rmtree(folder / "test")
-    code, out, _ = program(test=True, replay=True)
-    own = frames()
-    assert code == 0 and "2 videos of 7 frames" in out and own.shape == (2, 7, 8, 8, 3)
-    program(replay=True, content=1)
-    swapped = frames()
+def test_new_videos_of_one_clip_are_judged_piece_by_piece(flags, tmp_path):
+    out = succeeds(main_dyn_G, *flags(tmp_path, LEARN, "-category one -num_epochs 1 -num_frames 6 -sample_steps 1 "
+                                      "-num_batches_in_test 1"))
+    assert "std-map" in out and (tmp_path / "one/evaluation.png").exists()
+    assert [row["name"] for row in table(tmp_path / "one/evaluation.csv")] == [
+        "observed", "new 0 from frame 0", "new 0 from frame 6", "mean of 2", "LDS"]
+
+
+def test_new_videos_from_a_learned_model(learned, flags):
+    made = learned[1] / "waves/test/synthesized_sequence"
+
+    def frames(*more):
+        out = succeeds(main_dyn_G, *flags(learned[1], *more))
+        return out, films(made)
+
+    length = "-num_sections_in_test 2 -num_batches_in_test 3"
+    out, new = frames("-isTraining False -init_state random", length)
+    assert "3 videos of 6 frames" in out and new.shape == (3, 6, 8, 8, 3) and (new[0] != new[1]).any()
+    assert (frames("-test -ckpt_name model.ckpt-2 -burn_in 5", length)[1] != new).any()
+    assert (frames("-test -init_state random", length)[1] == new).all()
+    out, own = frames("-test -replay")
+    assert "2 videos of 7 frames" in out and own.shape == (2, 7, 8, 8, 3)
+    swapped = frames("-replay -content 1")[1]
     assert (swapped[1] == own[1]).all() and (swapped[0] != own[0]).any()
 
 
-def test_a_run_starts_from_the_weights_of_a_checkpoint(program, tmp_path):
-    program(**LEARN, num_epochs=2)
-    ckpt = tmp_path / "out/waves/model/epoch_0002.pt"
-    new = {**LEARN, "output_dir": tmp_path / "new", "ckpt": ckpt, "lr": 1e-7, "seed": 1}
-    code, out, err = program(**new, num_epochs=1)
-    assert (code, err) == (0, "") and f"starting from the weights in '{ckpt}'" in out
-    then, now = (load_checkpoint(path, "cpu") for path in (ckpt, tmp_path / "new/waves/model/latest.pt"))
+def test_a_run_starts_from_the_weights_of_a_checkpoint(learned, flags, tmp_path):
+    ckpt = learned[1] / "waves/model/epoch_0002.pt"
+    new = (LEARN, "-lr 1e-7 -seed 1 -num_epochs 1 -ckpt", ckpt)
+    assert f"starting from the weights in '{ckpt}'" in succeeds(main_dyn_G, *flags(tmp_path / "new", *new))
+    then, now = torch.load(ckpt), state_of(tmp_path / "new/waves")
     for name, weight in then["net"].items():
         assert (now["net"][name] - weight).abs().max() < 1e-6  # a step of Adam for each of three chunks
     assert now["epoch"] == 1 and (now["latents"]["xi"] - then["latents"]["xi"]).abs().max() > 1
-    code, out, err = program(**new | {"im_size": 16, "output_dir": tmp_path / "other"})
-    assert code == 2 and "generator.layers" in err and err.count("\n") == 1 and not (tmp_path / "other").exists()
+    assert_refused(call(main_dyn_G, *flags(tmp_path / "other", *new, "-im_size 16")), "generator.layers")
+    assert not (tmp_path / "other").exists()
 
 
-def test_masked_run(program, tmp_path):
-    """The released command line for hidden pixels, a mask beside the clip; the recovered clip keeps what is seen."""
-    code, out, err = program(category="masked", training_mode="incomplete", mask_type="external", mask_file="mask.npy",
-                             num_epochs=2, readout="mean", **{**LEARN, "content_size": 0})
-    assert (code, err) == (0, "") and "Dynamic generator  recovery" in out
-    folder = tmp_path / "out/masked"
-    hidden = hidden_block(1)[0]
-    observed, recovered = (
-        np.stack([np.asarray(Image.open(p)) for p in sorted((folder / name / "sequence_0").iterdir())])
-        for name in ("observed_sequence", "recovered_sequence")
-    )
-    assert (observed[hidden] == 128).all() and (recovered[~hidden] == observed[~hidden]).all()
-    assert (recovered[hidden] != 128).any()
-    with open(folder / "recovery.csv", newline="") as file:
-        judged = {row["name"]: row for row in csv.DictReader(file)}
+def test_a_recovered_clip_keeps_what_is_seen_and_is_judged(recovered):
+    out, folder, hidden = recovered[0], recovered[1] / "masked", hidden_block(1)[0]
+    observed, made = (films(folder / name)[0] for name in ("observed_sequence", "recovered_sequence"))
+    assert "Dynamic generator  recovery" in out
+    assert (observed[hidden] == 128).all() and (made[~hidden] == observed[~hidden]).all()
+    assert (made[hidden] != 128).any()
+    judged = {row["name"]: row for row in table(folder / "recovery.csv")}
     assert float(judged["recovered"]["visible_error"]) == 0 and "linear interpolation" in judged
-    error = float(rows(folder)[-1]["recovery_error_mean"])
+    error = float(rows_of(folder)[-1]["recovery_error_mean"])
     assert error == pytest.approx(float(judged["recovered"]["hidden_mae"]), rel=0.01)
 
 
-def test_image_to_video(program, tmp_path, moving, make_learner):
+def test_image_to_video(flags, tmp_path, moving, make_learner):
     """An encoder learns with the nets, sees windows of long clips, and starts videos from a picture."""
-    small = {"num_frames": 4, "truncated_backprop_length": 2, "sample_steps": 1, "num_sections_in_test": 2}
-    code, out, err = program(encoder=True, num_epochs=1, **small)
-    assert (code, err) == (0, "") and "4 clip(s), 4 frames of 64x64" in out  # two windows of each clip of 9 frames
-    Image.fromarray(moving(1, 40, 40)[0]).save(tmp_path / "picture.png")
-    code, out, err = program(animate=tmp_path / "picture.png", num_batches_in_test=1)
-    assert (code, err) == (0, "") and "1 videos of 4 frames" in out
+    picture, small = tmp_path / "picture.png", "-num_frames 4 -truncated_backprop_length 2 -sample_steps 1"
+    out = succeeds(main_dyn_G, *flags(tmp_path, "-encoder -num_epochs 1 -num_sections_in_test 2", small))
+    assert "4 clip(s), 4 frames of 64x64" in out  # two windows of each clip of 9 frames
+    Image.fromarray(moving(1, 40, 40)[0]).save(picture)
+    out = succeeds(main_dyn_G, *flags(tmp_path, "-num_batches_in_test 1 -animate", picture))
+    assert "1 videos of 4 frames" in out
 
-    learner = make_learner(encoder=True, im_size=64, state_size=8, z_size=5, num_frames=4, sample_steps=1)
+    learner = make_learner("-encoder -im_size 64 -state_size 8 -num_frames 4 -sample_steps 1")
     weights, latents = snapshot(learner.net.encoder.state_dict()), snapshot(learner.latents)
     a, s = learner.net.encoder(learner.I[:, :, 0])
-    learn_epoch(learner)
+    learn_epochs(learner)
     assert all(not torch.equal(v, weights[k]) for k, v in learner.net.encoder.state_dict().items())
     assert torch.equal(learner.latents["a"], a) and torch.equal(learner.latents["s"], s)
     assert not torch.equal(learner.latents["xi"], latents["xi"])
 
 
-def test_dry_run_leaves_nothing(program, tmp_path):
-    code, out, _ = program(dry_run=True, num_frames=7)
-    assert code == 0 and "in all 7,778,575 parameters" in out and "-likelihood_scale sum" in out
+def test_dry_run_leaves_nothing(flags, tmp_path):
+    out = succeeds(main_dyn_G, *flags(tmp_path / "out", "-dry_run -num_frames 7"))
+    assert "in all 7,778,575 parameters" in out and "-likelihood_scale sum" in out
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("settings, said", [
-    ({"category": "nothing"}, "no category 'nothing'"),
-    ({"data_path": "nowhere"}, "data_path 'nowhere' is not a folder"),
-    ({"num_frames": 90}, "has 9 frames, 90 are needed"),
-    ({"im_size": 100}, "no generator makes frames of '100'; there are sides of 8, 16, 32"),
-    ({"im_size": "64x32"}, "no generator makes frames of '64x32'"),
-    ({"frame_generator_mode": 128}, "does not fit -im_size 64"),
-    ({"isTraining": "maybe"}, "'maybe' is neither True nor False"),
-    ({"cat": "fire"}, "unrecognized arguments: -cat"),
-    ({"training_mode": "incomplete", "task": "scene"}, "-training_mode incomplete needs -mask_type"),
-    ({"mask_type": "external"}, "-mask_type external needs -mask_file"),
-    ({"mask_file": "nothing.mat", "num_frames": 9}, "mask file 'nothing.mat' does not exist"),
-    ({"category": "masked", "mask_file": "mask.npy", "num_frames": 9},
+@pytest.mark.parametrize("given, said", [
+    ("-category nothing", "no category 'nothing'"),
+    ("-data_path nowhere", "data_path 'nowhere' is not a folder"),
+    ("-num_frames 90", "has 9 frames, 90 are needed"),
+    ("-im_size 100", "no generator makes frames of '100'; there are sides of 8, 16, 32"),
+    ("-im_size 64x32", "no generator makes frames of '64x32'"),
+    ("-frame_generator_mode 128", "does not fit -im_size 64"),
+    ("-isTraining maybe", "'maybe' is neither True nor False"),
+    ("-training_mode incomplete -task scene", "-training_mode incomplete needs -mask_type"),
+    ("-mask_type external", "-mask_type external needs -mask_file"),
+    ("-mask_file nothing.mat -num_frames 9", "mask file 'nothing.mat' does not exist"),
+    ("-category masked -mask_file mask.npy -num_frames 9",
      "is 7x8x8 (frames x height x width), the clip is 9x64x64"),
-    ({"content": 2, "content_size": 3, "num_frames": 9}, "is not inferred, random, or a clip's number, 0 to 1"),
-    ({"content": "1:2", "content_size": 3, "num_frames": 9}, "a clip's number, 0 to 1, or two"),
-    ({"content": 0, "num_frames": 9}, "the model has no content"),
-    ({"encoder": True, "im_size": 32}, "-encoder takes -im_size 64"),
-    ({"encoder": True}, "has 60 frames: lower -num_frames"),
-    ({"beta1": 1.5}, "1.5 is not in [0, 1)"),
-    ({"test": True}, "there is no checkpoint"),
-    ({"test": True, "ckpt": __file__}, "cannot load checkpoint"),
+    ("-content 2 -content_size 3 -num_frames 9", "is not inferred, random, or a clip's number, 0 to 1"),
+    ("-content 1:2 -content_size 3 -num_frames 9", "a clip's number, 0 to 1, or two"),
+    ("-content 0 -num_frames 9", "the model has no content"),
+    ("-encoder -im_size 32", "-encoder takes -im_size 64"),
+    ("-encoder", "has 60 frames: lower -num_frames"),
+    ("-beta1 1.5", "1.5 is not in [0, 1)"),
+    ("-test", "there is no checkpoint"),
+    (f"-test -ckpt {__file__}", "cannot load checkpoint"),
 ])
-def test_bad_input_ends_in_one_line_and_exit_code_2(program, tmp_path, settings, said):
-    code, _, err = program(**settings)
-    assert code == 2 and said in err and err.count("\n") == 1, err
+def test_bad_input_ends_in_one_line_and_exit_code_2(flags, tmp_path, given, said):
+    assert_refused(call(main_dyn_G, *flags(tmp_path / "out", given)), said)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_learned_model_is_used_as_it_was_learned(program, tmp_path):
-    program(**{**LEARN, "content_size": 0, "num_epochs": 1})
-    for settings, said in (
-        ({"im_size": 16}, "was learned with -im_size 8, not 16"),
-        ({"frame_generator_mode": 64}, "was learned with -frame_generator_mode 8, not 64"),
-        ({"animate": "picture.png"}, "-animate needs a model learned with -encoder"),
-        ({"content": 0}, "the model has no content"),
-        ({"replay": True, "content": "random"}, "-content random does not fit"),
+def test_a_learned_model_is_used_as_it_was_learned(learned, recovered, flags, tmp_path):
+    for given, said in (
+        ("-im_size 16", "was learned with -im_size 8, not 16"),
+        ("-frame_generator_mode 64", "was learned with -frame_generator_mode 8, not 64"),
+        ("-animate picture.png", "-animate needs a model learned with -encoder"),
+        ("-replay -content random", "-content random does not fit"),
     ):
-        code, _, err = program(test=True, **settings)
-        assert code == 2 and said in err and err.count("\n") == 1, err
+        assert_refused(call(main_dyn_G, *flags(learned[1], "-test", given)), said)
+    without = flags(recovered[1], "-test -category masked -content 0")
+    assert_refused(call(main_dyn_G, *without), "the model has no content")
     torch.save({"net": {}}, tmp_path / "other.pt")
-    code, _, err = program(test=True, ckpt=tmp_path / "other.pt")
-    assert code == 2 and "is not a checkpoint of this program" in err
-    code, _, err = program(**{**LEARN, "content_size": 0, "num_epochs": 2, "refsig": 0.7})
-    assert code == 2 and "refsig was 1.0, now 0.7" in err
-
-
-def test_new_videos_of_one_clip_are_judged_piece_by_piece(program, clips, tmp_path):
-    (clips / "waves/clip1.mp4").unlink()
-    code, out, err = program(**{**LEARN, "num_epochs": 1, "num_frames": 6, "num_batches_in_test": 1})
-    assert (code, err) == (0, "") and "std-map" in out
-    with open(tmp_path / "out/waves/evaluation.csv", newline="") as file:
-        assert [row["name"] for row in csv.DictReader(file)] == [
-            "observed", "new 0 from frame 0", "new 0 from frame 6", "mean of 2", "LDS"]
-    assert (tmp_path / "out/waves/evaluation.png").exists()
-
-
-def test_new_videos_of_several_clips_are_judged_beside_all_of_them(program, tmp_path):
-    code, out, err = program(**{**LEARN, "num_epochs": 1, "num_frames": 6, "num_batches_in_test": 1})
-    assert (code, err) == (0, "") and "nearest" in out
-    with open(tmp_path / "out/waves/evaluation.csv", newline="") as file:
-        judged = list(csv.DictReader(file))
-    assert [row["name"] for row in judged] == ["clips", "new 0 from frame 0", "new 0 from frame 6", "mean of 2"]
-    assert {row["nearest_clip"] for row in judged[1:-1]} <= {"0", "1"} and judged[-1]["clips_near"] in ("1", "2")
+    other = flags(learned[1], "-test -ckpt", tmp_path / "other.pt")
+    assert_refused(call(main_dyn_G, *other), "is not a checkpoint of this program")
+    changed = flags(learned[1], LEARN, "-num_epochs 3 -refsig 0.7")
+    assert_refused(call(main_dyn_G, *changed), "refsig was 1.0, now 0.7")
 
 
 @pytest.mark.usefixtures("gpu")
-def test_a_gpu_learns_goes_on_and_generates(program, tmp_path):
-    for settings in ({"num_epochs": 1}, {"num_epochs": 2}, {"test": True, "init_state": "random"}):
-        code, _, err = program(**LEARN, **settings, device="cuda")
-        assert (code, err) == (0, "")
-    assert [row["epoch"] for row in rows(tmp_path / "out/waves")] == ["1", "2"]
-    assert (tmp_path / "out/waves/test/final_results/all.gif").exists()
+def test_a_gpu_learns_goes_on_and_generates(flags, tmp_path, monkeypatch):
+    monkeypatch.setattr("dyngen.learn.judge", lambda *_: None)
+    for more in ("-num_epochs 1", "-num_epochs 2", "-test -init_state random"):
+        succeeds(main_dyn_G, *flags(tmp_path, LEARN, "-sample_steps 1 -device cuda", more))
+    assert [row["epoch"] for row in rows_of(tmp_path / "waves")] == ["1", "2"]
+    assert (tmp_path / "waves/test/final_results/all.gif").exists()
