@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import avg_pool2d, pad
 from tqdm import tqdm
 
+from field.motion import move_between
 from field.spectrum import AXES
 
 MARGIN = 16  # frames, rows and columns of the box beyond the videos, at least
@@ -29,23 +30,36 @@ class ConditionalField:
     each channel. Given the visible pixels v is Gaussian, too: with Q = K^-1, of covariance S = (Q_hh)^-1 on the hidden
     pixels h, around m, `expected`, which is Wiener interpolation (kriging). But what stands still in a clip does so in
     samples: their covariance is D S D, D the clip's std at a pixel over that of the whole clip.
+
+    A stationary field knows of no motion. So a hidden frame between two visible ones counts as observed, with an error,
+    half way along the motion from one to the other (field.motion); the precision of that adds to Q_hh.
     """
 
-    def __init__(self, hidden, *, power, channels, mean, scale, expected=None, bar=None):
+    def __init__(self, hidden, *, power, channels, mean, scale, trust=None, expected=None, bar=None):
         """hidden: bool (N, T, H, W); power (3, T', H', W' / 2 + 1); channels C (3, 3); mean (N, 3, H, W); scale: D
-        (N, 3, H, W); expected: m, N fields, or None before there are any."""
+        (N, 3, H, W); trust: precision of what motion says (N, T, H, W), or None for 0; expected: m, N fields, or None
+        before there are any."""
         self.power, self.channels, self.mean, self.scale, self.expected = power, channels, mean, scale, expected
+        self.trust = torch.zeros(hidden.shape, device=power.device) if trust is None else trust
         self.size, self.bar = hidden.shape[1:], bar
         self.box = box_of(self.size)
         self.free = [boxed(torch.from_numpy(mask).float().to(power.device), 1.0) for mask in hidden]
-        self.covariance = power[..., None].repeat(1, 1, 1, 1, 2)  # for real and imaginary part
-        self.precision = 1 / self.covariance
+        self.precision = 1 / power[..., None].repeat(1, 1, 1, 1, 2)  # of K, for real and imaginary part
+        self.observed = [boxed(x) for x in self.trust]
+        self.parts = [self.preconditioner(*pair) for pair in zip(self.free, self.observed)]
+
+    def preconditioner(self, free, observed):
+        """(pixels, the inverse of Q_hh there by frequency), for pixels of which nothing is known and the others."""
+        moved = (observed > 0).float()
+        known = [(moved, 1 / (self.precision + observed[observed > 0].mean()))] if moved.any() else []
+        return [(free * (1 - moved), 1 / self.precision), *known]
 
     @classmethod
     def fit(cls, filled, hidden, device="cpu"):
-        """The field of clips (N, T, H, W, 3) whose hidden pixels are filled in a simple way. As this moves too little,
-        the spectrum is that of the clips so filled and then, as in stochastic EM, that of samples given their visible
-        pixels. Shows a bar: a step may take a second."""
+        """The field of clips (N, T, H, W, 3) whose hidden pixels are filled in a simple way. Frames between others are
+        moved there. As all this moves too little, the spectrum is that of the clips so filled and then, as in
+        stochastic EM, that of samples given their visible pixels. Shows a bar: a step may take a second."""
+        filled, trust = (np.stack(x) for x in zip(*map(move_between, filled, hidden)))
         with tqdm(total=2 * STEPS * len(filled), unit="step", desc="guessing hidden pixels", disable=None) as bar:
             shown = ~hidden[..., None]
             mean = (filled * shown).sum(1, dtype=np.float32) / np.maximum(shown.sum(1), 1)
@@ -54,7 +68,8 @@ class ConditionalField:
             channels = np.linalg.eigh(np.cov(away[~hidden].T))[1].astype(np.float32)
             fields = np.moveaxis(away @ channels, 4, 1)
             parts = {"channels": torch.from_numpy(channels).to(device), "scale": local_scale(fields, hidden).to(device),
-                     "mean": torch.from_numpy(np.moveaxis(mean, 3, 1).copy()).float().to(device)}
+                     "mean": torch.from_numpy(np.moveaxis(mean, 3, 1).copy()).float().to(device),
+                     "trust": torch.from_numpy(trust).to(device)}
             v = [boxed(torch.from_numpy(np.ascontiguousarray(x)).float().to(device)) for x in fields]
             first = cls(hidden, power=spectrum_of(v), bar=bar, **parts)
             draws = [first.sample(k, x, torch.Generator().manual_seed(k)) for k, x in enumerate(v)]
@@ -65,14 +80,14 @@ class ConditionalField:
         return fitted
 
     def sample(self, k, v, generator):
-        """The field v of clip k, some guess, with its hidden pixels drawn anew (with D = 1) or, with None for a
-        generator, as expected."""
-        noise = 0 if generator is None else self.noise(generator)
+        """The field v of clip k, some guess, which is what motion says where that says anything, with its hidden pixels
+        drawn anew (with D = 1) or, with None for a generator, as expected."""
+        noise = 0 if generator is None else self.noise(k, generator)
         return v + self.smoothed(k, noise - filtered(v, self.precision))
 
     def draw(self, k, generator):
         """A sample of the field of clip k given its visible pixels."""
-        return self.expected[k] + self.scaled(k, self.smoothed(k, self.noise(generator)))
+        return self.expected[k] + self.scaled(k, self.smoothed(k, self.noise(k, generator)))
 
     def spread(self, k, g):
         """D S D g."""
@@ -85,25 +100,33 @@ class ConditionalField:
         v[..., :h, :w] *= self.scale[k][:, None]
         return v
 
-    def noise(self, generator):
-        """Noise of covariance Q: smoothed, it is a sample of the hidden pixels less their expectation."""
-        z = torch.randn(3, *self.box, generator=generator, device=generator.device)
-        return filtered(z.to(self.power.device), self.precision.sqrt())
+    def noise(self, k, generator):
+        """Noise of covariance Q_hh: smoothed, it is a sample of clip k's hidden pixels less their expectation."""
+
+        def z():
+            return torch.randn(3, *self.box, generator=generator, device=generator.device).to(self.power.device)
+
+        noise = filtered(z(), self.precision.sqrt())
+        return noise + self.observed[k].sqrt() * z() if self.trust[k].any() else noise
 
     def smoothed(self, k, g, accuracy=ACCURACY):
-        """S g for the hidden pixels of clip k, 0 elsewhere: by conjugate gradients with K as preconditioner."""
-        free, tiny = self.free[k], torch.finfo(g.dtype).tiny
+        """S g for the hidden pixels of clip k, 0 elsewhere: by conjugate gradients, which begin with K for S."""
+        free, observed, tiny = self.free[k], self.observed[k], torch.finfo(g.dtype).tiny
+
+        def roughly(residual):
+            return sum(pixels * filtered(residual * pixels, response) for pixels, response in self.parts[k])
+
         x, residual = torch.zeros_like(g), g * free
-        z = filtered(residual, self.covariance) * free
-        p, energy = z, (residual * z).sum(AXES, keepdim=True)
+        p = z = roughly(residual)
+        energy = (residual * z).sum(AXES, keepdim=True)
         enough = accuracy**2 * energy
         for _ in range(STEPS):
             if (energy <= enough).all():
                 break
-            curved = filtered(p, self.precision) * free
+            curved = (filtered(p, self.precision) * free).addcmul_(p, observed)
             step = energy / (p * curved).sum(AXES, keepdim=True).clamp_min(tiny)
             x, residual = x.addcmul_(step, p), residual.addcmul_(step, curved, value=-1)
-            z = filtered(residual, self.covariance) * free
+            z = roughly(residual)
             before, energy = energy, (residual * z).sum(AXES, keepdim=True)
             p = z + energy / before.clamp_min(tiny) * p
             if self.bar is not None:
@@ -120,7 +143,7 @@ class ConditionalField:
         take one solution of Q_hh together.
         """
         m, drift = self.expected[k], (1 - rho) * sigma**2 * self.scaled(k, g)
-        pushed = drift + (1 - rho**2) ** 0.5 * sigma * self.noise(generator)
+        pushed = drift + (1 - rho**2) ** 0.5 * sigma * self.noise(k, generator)
         return m + rho * (v - m) + self.scaled(k, self.smoothed(k, pushed, ROUGH))
 
     def video(self, k, v):
@@ -134,7 +157,7 @@ class ConditionalField:
 
     def state(self):
         """What a checkpoint keeps, as tensors."""
-        names = ("power", "channels", "mean", "scale", "expected")
+        names = ("power", "channels", "mean", "scale", "trust", "expected")
         return {name: getattr(self, name) for name in names}
 
 
