@@ -34,9 +34,9 @@ import utils
 from fast.device import multiplies_bfloat16, prepare
 from fast.gradient import FastGradient
 from fast.graph import LangevinGraph
+from field.gaussian import GaussianField
 from langevin import langevin
 from model import descriptor
-from reference import GaussianField
 from run.adam import Adam
 from run.flags import ArgumentParser, add_flag, device_name, positive_int
 

@@ -16,10 +16,11 @@ from data import InputError, to_tensor
 from fast.device import pick_chunk, prepare
 from fast.gradient import FastGradient, pick_precision, some_frames
 from fast.graph import FastLangevin
+from field.gaussian import GaussianField
 from judge.page import write_page
 from model import descriptor, fixed_axes
 from recover import first_guess, load_recovery
-from reference import GaussianField, WhiteNoise, load_reference
+from reference import WhiteNoise, load_reference
 from run import ranks
 from run.adam import Adam, learning_rate
 from run.flags import RunError, listed, run_program

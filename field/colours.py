@@ -1,4 +1,4 @@
-"""From noise to colour: the curve of colours that a clip has at each pixel, fitted for reference.GaussianField."""
+"""From noise to colour: the curve of colours that a clip has at each pixel, fitted for GaussianField."""
 
 import torch
 import torch.nn.functional as F

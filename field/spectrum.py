@@ -1,4 +1,4 @@
-"""How a clip's noise hangs together in time and space, fitted for reference.GaussianField."""
+"""How a clip's noise hangs together in time and space, fitted for GaussianField."""
 
 import math
 

@@ -2,8 +2,8 @@
 
 import torch
 
+from field.gaussian import motion
 from judge.metrics import QUICK_COLUMNS, quick_metrics
-from reference import motion
 from run import ranks
 
 

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-import reference
 from data import InputError
+from field import gaussian
 from field.colours import principal_colours
+from field.gaussian import GaussianField, motion
 from langevin import langevin
-from reference import GaussianField, WhiteNoise, load_reference, motion
+from reference import WhiteNoise, load_reference
 
 SIZE = (12, 10, 14)
 
@@ -249,7 +250,7 @@ def test_a_saved_reference_gives_the_same_videos_bit_for_bit(kind, moving_field,
     q = GaussianField(**moving_field[0].state())
     if kind == "field":
         q.balance(motion(1.1 * moving_field[1], q.several))  # sigma has moved
-        assert reference.LEAST < q.scale < 1
+        assert gaussian.LEAST < q.scale < 1
     else:
         q = WhiteNoise((20, 12, 16), mean=torch.tensor(77.7), sigma=0.8)
     torch.save({"reference": q.state(), "settings": {}}, tmp_path / "state.pt")
@@ -272,7 +273,7 @@ def test_balance_brings_sigma_towards_equal_motion_and_stops_learning_at_the_lea
     times, scale, factor, moving_field, monkeypatch
 ):
     for name, value in {"LEAST": 0.7, "SHARE": 0.49, "BAND": 0.2}.items():
-        monkeypatch.setattr(reference, name, value)
+        monkeypatch.setattr(gaussian, name, value)
     q, videos = GaussianField(**moving_field[0].state()), moving_field[1]
     place = q.scale
     assert q.balance(motion(times * videos, q.several)) == pytest.approx(factor, abs=1e-4)
@@ -284,7 +285,7 @@ def test_sigma_settles_where_videos_move_like_the_clip(moving_field):
     y = q.noise(generators(6))
     for _ in range(20):
         q.balance(motion(1.2 * q.video(y), q.several))  # f adds a fifth
-    assert reference.LEAST < q.scale < 1
+    assert gaussian.LEAST < q.scale < 1
     assert motion(1.2 * q.video(y)) == pytest.approx(q.motion, rel=0.02)
 
 
