@@ -133,25 +133,15 @@ class Browser:
 
     def memory(self):
         """MB of the process that shows the page, without what it shares with others (Linux)."""
-        most = 0
-        for process in self.processes(self.process.pid):
+        most, processes = 0, [self.process.pid]
+        for process in processes:
+            processes += Path(f"/proc/{process}/task/{process}/children").read_text().split()
             if "--type=renderer" in Path(f"/proc/{process}/cmdline").read_text():
                 lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
                 most = max(most, sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1000)
         return most
 
-    def processes(self, process):
-        """A process and those that it started."""
-        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-        return [process, *(each for child in children for each in self.processes(int(child)))]
-
-    def screenshot(self, whole=False):
-        """What is seen, or the whole page, uint8 (H, W, 3)."""
-        png = self.call("Page.captureScreenshot", captureBeyondViewport=whole, **self.clip(whole))["data"]
+    def screenshot(self):
+        """What is seen, uint8 (H, W, 3)."""
+        png = self.call("Page.captureScreenshot")["data"]
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB"))
-
-    def clip(self, whole):
-        if not whole:
-            return {}
-        size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        return {"clip": {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}}

@@ -12,7 +12,7 @@ BITS = 5  # of the number that a frame shows
 COLOURS = {"observed_0": (255, 255, 0), "sequence_0": (0, 255, 255), "sequence_1": (255, 0, 255)}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser(tmp_path_factory):
     """A Chromium without a screen; tests that need one are skipped where there is none."""
     if not find_chromium():

@@ -1,3 +1,5 @@
+"""The gallery of many runs, and the study that asks people which of two videos is real."""
+
 import base64
 import json
 import os
@@ -8,7 +10,9 @@ from urllib.parse import unquote
 import imageio.v3 as iio
 import numpy as np
 import pytest
+from calls import call, succeeds
 from test_page import WICKED, decoded, elements, numbers_shown
+from tools import assert_refused
 
 import gallery
 import utils
@@ -30,22 +34,15 @@ def study_run(tmp_path, moving, write_clip):
     return run
 
 
-def answers_file(path, number, answers):
-    """A file as the study's page saves it; answers: (run, kind, fooled) each."""
-    rows = [{"run": run, "kind": kind, "side": "left", "answer": "right" if fooled else "left"}
-            for run, kind, fooled in answers]
-    path.write_text(json.dumps({"id": number, "answers": rows}))
-    return path
-
-
 # --------------------------------------------------------------------------------------------------------- gallery
 
 
-def test_it_finds_runs_once_and_tells_them_apart(make_run, tmp_path, capsys):
+def test_it_finds_runs_once_and_tells_them_apart(make_run, tmp_path):
+    assert_refused(call(gallery, tmp_path), str(tmp_path))  # no run
     for k, name in enumerate(("a/b/run 1", "a/run 2", WICKED)):
         make_run(tmp_path / name, lr=k, device=f"cuda:{k}")
     (tmp_path / "a/no run").mkdir()
-    assert gallery.main([str(tmp_path), str(tmp_path / "a"), "-out", str(tmp_path / "here/all.html")]) == 0
+    succeeds(gallery, tmp_path, tmp_path / "a", "-out", tmp_path / "here/all.html")
     found = elements(tmp_path / "here/all.html")
     tiles = [json.loads(attributes["data-films"]) for tag, attributes in found if tag == "article"]
     assert [len(films) for films in tiles] == [3, 3, 3]
@@ -58,17 +55,12 @@ def test_it_finds_runs_once_and_tells_them_apart(make_run, tmp_path, capsys):
     assert text.count("std ratio</span> 0.50") == 3
 
 
-def test_no_run_is_an_error_of_one_line(tmp_path, capsys):
-    assert gallery.main([str(tmp_path)]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-
-
 def test_tiles_sort_play_and_compare_by_key_and_click(browser, make_run, tmp_path):
     for k, value in enumerate((0.9, 0.1, 0.5)):
         run = make_run(tmp_path / f"run {k}")
         rows = [{"name": "mean of 2", "std_ratio": value}]
         utils.write_atomically(run / "evaluation.json", json.dumps({"rows": rows}).encode())
-    gallery.main([str(tmp_path)])
+    succeeds(gallery, tmp_path)
     browser.open(tmp_path / "gallery.html")
     names = "[...document.querySelectorAll('.tile h2')].map(each => each.textContent.at(-1)).join('')"
     browser.js("sort.focus()")
@@ -109,7 +101,7 @@ def test_three_hundred_runs_open_fast_and_small(browser, make_run, tmp_path):
         (run / "final_results").mkdir(exist_ok=True)
         for name in names if k else ():
             os.link(first / name, run / name)
-    gallery.main([str(tmp_path)])
+    succeeds(gallery, tmp_path)
     browser.open(tmp_path / "gallery.html")
     browser.until("document.readyState == 'complete'")
     times = browser.js("(({loadEventEnd, startTime}) => (loadEventEnd - startTime) / 1000)"
@@ -144,7 +136,7 @@ def test_later_frames_begin_where_learning_ended(study_run, tmp_path, moving):
     assert np.abs(later - moving(24)[14:22:2].astype(float)).mean() < 12
 
 
-def test_answers_of_the_page_are_counted(browser, study_run, tmp_path, capsys):
+def test_answers_of_the_page_are_counted(browser, study_run, tmp_path):
     out = tmp_path / "study.html"
     gallery.write_study([study_run], 5, 0.2, out)
     counts = {}
@@ -165,28 +157,31 @@ def test_answers_of_the_page_are_counted(browser, study_run, tmp_path, capsys):
                       True: [("synthesised", 4, 1), ("later frames", 1, 1)]}
 
 
-def test_a_tally_pools_people_and_gives_wilsons_interval(tmp_path, capsys):
-    one = answers_file(tmp_path / "1.json", "a", [("fire", "synthesised", k < 7) for k in range(10)])
-    more = [("fire", "synthesised", k < 3) for k in range(10)] + [("fire", "later", 1)]
-    two = answers_file(tmp_path / "2.json", "b", more)
+def test_a_tally_pools_people_and_gives_wilsons_interval(tmp_path):
+    def saved(number, answers):
+        """A file as the study's page saves it; answers: (kind, fooled) each."""
+        rows = [{"run": "fire", "kind": kind, "side": "left", "answer": "right" if fooled else "left"}
+                for kind, fooled in answers]
+        (tmp_path / f"{number}.json").write_text(json.dumps({"id": number, "answers": rows}))
+        return tmp_path / f"{number}.json"
+
+    one = saved("a", [("synthesised", k < 7) for k in range(10)])
+    two = saved("b", [("synthesised", k < 3) for k in range(10)] + [("later", True)])
     rows = gallery.tally(gallery.read_answers([one, two, two]))
     assert [row[:4] for row in rows] == [("fire", "synthesised", 20, 0.5), ("fire", "later frames", 1, 1)]
     z2 = 1.959964**2  # Wilson 1927, for 10 of 20 and 1 of 1
     half = z2**0.5 / (20 + z2) * (5 + z2 / 4) ** 0.5
     assert rows[0][4:] == pytest.approx((0.5 - half, 0.5 + half), abs=1e-6)
     assert rows[1][4:] == pytest.approx((1 / (1 + z2), 1), abs=1e-6)
-    assert gallery.main(["-tally", str(one), str(two)]) == 0
-    assert "50%  30% to 70%" in capsys.readouterr().out
+    assert "50%  30% to 70%" in succeeds(gallery, "-tally", one, two)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"id": 1, "answers": [{"run": "x"}]}', '{"id": 1, "answers": []}', None])
-def test_a_file_without_answers_is_an_error_of_one_line(text, tmp_path, capsys):
+def test_a_file_without_answers_is_an_error_of_one_line(text, tmp_path):
     if text is not None:
         (tmp_path / "answers.json").write_text(text)
-    assert gallery.main(["-tally", str(tmp_path / "answers.json")]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    assert_refused(call(gallery, "-tally", tmp_path / "answers.json"), "answers")
 
 
-def test_a_run_without_frames_cannot_be_studied(make_run, tmp_path, capsys):
-    assert gallery.main(["-study", str(make_run(tmp_path / "run"))]) == 2
-    assert "observed_sequence" in capsys.readouterr().err
+def test_a_run_without_frames_cannot_be_studied(make_run, tmp_path):
+    assert_refused(call(gallery, "-study", make_run(tmp_path / "run")), "observed_sequence")

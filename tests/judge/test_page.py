@@ -1,3 +1,5 @@
+"""The page of a run: what it holds, its curves, and what it does in a browser."""
+
 import json
 import re
 import shlex
@@ -6,11 +8,10 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from calls import PROGRAMS, narrow, succeeds
 
 import dyngen.settings
-import main
-import main_dyn_G
-import main_videogan
+import stg.settings
 import utils
 import videogan.settings
 from judge import page
@@ -18,73 +19,60 @@ from judge import page
 WICKED = """<img src=x onerror=hacked=1> '"&#%?.\\{{7*7}}"""
 
 
-class Elements(HTMLParser):
-    """The elements of a page: [(tag, attributes), ...]."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.found = []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.found.append((tag, dict(attributes)))
+def written(folder):
+    """The path of the page of a run, just written."""
+    page.write_page(folder)
+    return folder / "index.html"
 
 
 def elements(path):
-    return Elements(path.read_text()).found
+    """The elements of a page: [(tag, attributes), ...]."""
+    found, parser = [], HTMLParser()
+    parser.handle_starttag = lambda tag, attributes: found.append((tag, dict(attributes)))
+    parser.feed(path.read_text())
+    return found
 
 
 # ----------------------------------------------------------------------------------------------- what a page holds
 
 
-def test_every_link_leads_to_a_file_and_every_file_has_one(make_run, tmp_path):
+def test_every_link_leads_to_a_file_and_every_file_has_one_but_many_frames_have_one_together(make_run, tmp_path):
     folder = make_run(tmp_path / "run")
     for name in ("test/final_results/sequence_0.mp4", "log/a#b%20?.txt", "model/latest.pt"):
         utils.write_atomically(folder / name, (folder / "final_results/sequence_0.mp4").read_bytes())
-    page.write_page(folder)
-    links = {value.partition("?")[0] for _, attributes in elements(folder / "index.html")
+    links = {value.partition("?")[0] for _, attributes in elements(written(folder))
              for name, value in attributes.items() if name in ("href", "src") and not value.startswith(("#", "data:"))}
-    linked = {(folder / unquote(link)).resolve() for link in links}
     files = {path.resolve() for path in folder.rglob("*") if path.is_file()}
-    own = {folder / "index.html", folder / "page_parts.js"}
-    assert linked == files - {path.resolve() for path in own}
-
-
-def test_many_frames_are_one_link_to_their_folder(make_run, tmp_path):
-    folder = make_run(tmp_path / "run")
+    own = {(folder / name).resolve() for name in ("index.html", "page_parts.js")}
+    assert {(folder / unquote(link)).resolve() for link in links} == files - own
     for k in range(70):
         utils.write_atomically(folder / f"observed_sequence/sequence_0/{k:03d}.png", b"")
-    page.write_page(folder)
-    text = (folder / "index.html").read_text()
+    text = written(folder).read_text()
     assert "000.png to 069.png" in text and "70 files" in text and "035.png" not in text
 
 
 def test_names_are_text_wherever_they_stand(make_run, tmp_path):
     folder = make_run(tmp_path / WICKED, note=WICKED, **{WICKED: 1})
-    rows = [{"name": WICKED, WICKED: 0.5}]
+    rows, quoted = [{"name": WICKED, WICKED: 0.5}], WICKED.replace('"', '""')
     utils.write_atomically(folder / "evaluation.json", json.dumps({"rows": rows}).encode())
-    quoted = WICKED.replace('"', '""')
     utils.write_atomically(folder / "metrics.csv", f'epoch,"{quoted}"\n1,2\n2,3\n'.encode())
     utils.write_atomically(folder / f"test/{WICKED}", b"")
-    page.write_page(folder)
-    found = elements(folder / "index.html")
-    assert not any("onerror" in attributes for _, attributes in found)
-    assert all(attributes.get("src") != "x" for _, attributes in found)
+    found = elements(written(folder))
+    assert not any("onerror" in attributes or attributes.get("src") == "x" for _, attributes in found)
     text = (folder / "index.html").read_text()
     assert "{{7*7}}" in text and "49" not in re.sub(r"[\d.?,:-]{6,}", "", text[text.index("<main") :][:3000])
 
 
 def test_an_empty_or_half_written_folder_has_a_page(make_run, tmp_path):
     (tmp_path / "empty").mkdir()
-    page.write_page(tmp_path / "empty")
+    assert written(tmp_path / "empty").exists()
     folder = make_run(tmp_path / "half")
     (folder / "evaluation.json").write_text('{"rows": [')
     (folder / "final_results/sequence_0.mp4").write_bytes(b"no film")
     (folder / "final_results/sequence_1.mp4.tmp").write_bytes(b"")
     with open(folder / "metrics.csv", "a") as file:
         file.write("7,0.0")
-    page.write_page(folder)
-    names = [attributes["data-name"] for _, attributes in elements(folder / "index.html") if "data-name" in attributes]
+    names = [attributes["data-name"] for _, attributes in elements(written(folder)) if "data-name" in attributes]
     assert names == ["observed_0", "sequence_1"]
     assert "finished: 6 epochs" in (folder / "index.html").read_text()
 
@@ -92,63 +80,47 @@ def test_an_empty_or_half_written_folder_has_a_page(make_run, tmp_path):
 def test_a_film_is_opened_once_and_again_when_it_has_changed(make_run, tmp_path, monkeypatch):
     folder, opened, shorter = make_run(tmp_path / "run"), [], utils.mp4_bytes(np.zeros((4, 16, 16, 3), np.uint8))
     monkeypatch.setattr(page.av, "open", lambda path, real=page.av.open: opened.append(path) or real(path))
-    page.write_page(folder)
-    page.write_page(folder)
-    assert len(opened) == 3
+    assert written(folder) == written(folder) and len(opened) == 3
     film = folder / "final_results/sequence_0.mp4"
     utils.write_atomically(film, shorter)
-    page.write_page(folder)
+    assert 'data-frames="4" data-rate="25.0" data-width="16"' in written(folder).read_text()
     assert opened[3:] == [str(film)]
-    assert 'data-frames="4" data-rate="25.0" data-width="16"' in (folder / "index.html").read_text()
 
 
 def test_a_recovery_shows_what_was_seen_what_was_made_of_it_and_the_truth(make_run, tmp_path):
     folder = make_run(tmp_path / "run", mask_type="region")
     (folder / "recovered_sequence").mkdir()
     (folder / "final_results/sequence_1.mp4").rename(folder / "final_results/masked_0.mp4")
-    films = page.films_of(folder, "final_results", {"mask_type": "region"})
-    assert [film["label"] for film in films] == ["masked", "recovered", "truth"]
-    films = page.films_of(folder, "final_results", {"mask_type": "external"})
-    assert films[-1]["label"] == "observed"  # with what is to be removed: no truth
+    for mask_type, last in (("region", "truth"), ("external", "observed")):  # with what is to be removed: no truth
+        films = page.films_of(folder, "final_results", {"mask_type": mask_type})
+        assert [film["label"] for film in films] == ["masked", "recovered", last]
 
 
 @pytest.mark.parametrize("program, parser, flags", [
-    ("main.py", main, "-category x -im_size 30x40 -preset quality -anneal 0.25"),
-    ("main.py", main, "-category x -mask_type external -mask_file 'a b.mat' -device cpu"),
+    ("main.py", stg.settings, "-category x -im_size 30x40 -preset quality -anneal 0.25"),
+    ("main.py", stg.settings, "-category x -mask_type external -mask_file 'a b.mat' -device cpu"),
     ("main_dyn_G.py", dyngen.settings, "-task recovery -category x -mask_type region -seed 3"),
     ("main_dyn_G.py", dyngen.settings, "-category x -encoder -num_frames 10"),
     ("main_videogan.py", videogan.settings, "-category x -conditional -lr 1e-5"),
 ])
 def test_the_command_makes_the_same_run(program, parser, flags):
-    def settings(argv):
-        parsed = parser.parse(argv)
-        return parser.settings_of(parsed[0] if isinstance(parsed, tuple) else parsed)
-
-    wanted = settings(shlex.split(flags))
+    wanted = parser.settings_of(parser.parse(shlex.split(flags))[0])
     command = shlex.split(" ".join(page.command_of(page.program_of({"settings": wanted}), {"settings": wanted})))
-    assert command[:2] == ["python", program] and settings(command[2:]) == wanted
+    assert command[:2] == ["python", program] and parser.settings_of(parser.parse(command[2:])[0]) == wanted
 
 
-# ---------------------------------------------------------------------------------------------------------- curves
+def test_a_curve_runs_through_its_values_and_a_long_one_keeps_its_peaks():
+    def points(x, y):
+        chart = page.chart_of("gap", np.array(x), np.array(y))
+        return chart, [tuple(map(float, point.split(","))) for point in chart["points"].split()]
 
-
-def heights(chart):
-    return [tuple(map(float, point.split(","))) for point in chart["points"].split()]
-
-
-def test_a_curve_runs_through_its_values():
-    points = heights(page.chart_of("gap", np.array([1.0, 2, 5]), np.array([-1.0, 1, 0])))
-    assert points == [(0, 1050), (750, 50), (3000, 550)]
-    points = heights(page.chart_of("gap", np.array([1.0, 2, 3]), np.array([1.0, 100, 10000])))
-    assert points == [(0, 1050), (1500, 550), (3000, 50)]  # logarithmic
-
-
-def test_a_long_curve_keeps_its_peaks():
-    x, y = np.arange(1.0, 20001), np.zeros(20000)
+    assert points([1.0, 2, 5], [-1.0, 1, 0])[1] == [(0, 1050), (750, 50), (3000, 550)]
+    assert points([1.0, 2, 3], [1.0, 100, 10000])[1] == [(0, 1050), (1500, 550), (3000, 50)]  # logarithmic
+    y = np.zeros(20000)
     y[12345], y[777] = 7, -3
-    chart = page.chart_of("gap", x, y)
-    assert len(heights(chart)) <= page.POINTS and (chart["high"], chart["low"]) == ("7", "-3")
-    assert {50, 1050} <= {height for _, height in heights(chart)}
+    chart, curve = points(np.arange(1.0, 20001), y)
+    assert len(curve) <= page.POINTS and (chart["high"], chart["low"]) == ("7", "-3")
+    assert {50, 1050} <= {height for _, height in curve}
 
 
 # ------------------------------------------------------------------------------------------------- in a browser
@@ -170,9 +142,7 @@ def decoded(browser, player=0):
 
 
 def test_films_are_in_step_and_controls_work_by_key_and_click(browser, make_run, tmp_path):
-    folder = make_run(tmp_path / WICKED)
-    page.write_page(folder)
-    browser.open(folder / "index.html")
+    browser.open(written(make_run(tmp_path / WICKED)))
     decoded(browser)
     seen = [numbers_shown(browser) for _ in range(6)]
     assert all(max(numbers) == min(numbers) for numbers in seen) and len({numbers[0] for numbers in seen}) > 2
@@ -219,9 +189,7 @@ def stage_colours(browser):
 
 
 def test_the_slider_of_sheets_works_by_key_and_click_and_marks_the_curves(browser, make_run, tmp_path):
-    folder = make_run(tmp_path / "run")
-    page.write_page(folder)
-    browser.open(folder / "index.html")
+    browser.open(written(make_run(tmp_path / "run")))
     shown = "document.querySelector('#progress img').src.match(/epoch_(\\d+)/)[1]"
     assert browser.js(shown) == "0006"
     browser.key("p")
@@ -237,8 +205,7 @@ def test_the_slider_of_sheets_works_by_key_and_click_and_marks_the_curves(browse
 
 def test_a_page_renews_itself_while_the_run_goes_on(browser, make_run, films, tmp_path):
     folder = make_run(tmp_path / "run", epochs=2)
-    page.write_page(folder)
-    browser.open(folder / "index.html")
+    browser.open(written(folder))
     decoded(browser)
     browser.key("w")
     browser.js("window.kept = true")
@@ -253,38 +220,38 @@ def test_a_page_renews_itself_while_the_run_goes_on(browser, make_run, films, tm
 
 
 def test_it_fits_a_phone_and_tells_what_its_pictures_are(browser, make_run, tmp_path):
-    folder = make_run(tmp_path / "run", **{"a_setting_with_a_long_name": "x" * 200})
-    page.write_page(folder)
+    path = written(make_run(tmp_path / "run", a_setting_with_a_long_name="x" * 200))
     for scheme in ("light", "dark"):
-        browser.open(folder / "index.html", 390, 844, scheme)
+        browser.open(path, 390, 844, scheme)
         assert browser.js("document.documentElement.scrollWidth") <= 390
-        dark = browser.screenshot()[5, 5].mean() < 128
-        assert dark == (scheme == "dark")
+        assert (browser.screenshot()[5, 5].mean() < 128) == (scheme == "dark")
     unnamed = "[...document.querySelectorAll('img, video, canvas, svg, input, select')].filter(each => " \
               "!(each.alt || each.ariaLabel || each.labels?.length)).map(each => each.outerHTML)"
     assert browser.js(unnamed) == [] and browser.errors == []
 
 
-@pytest.mark.parametrize("program, flags, films", [
-    (main, "-net_type ST -im_size 24 -num_frames 24 -num_epochs 2 -sample_steps 1 -log_step 1", 4),
-    (main, "-net_type ST -im_size 24 -num_frames 24 -num_epochs 1 -sample_steps 1 -mask_type region", 4),
-    (main, "-test -test_steps 1 -sample_size 2", 7),
-    (main_dyn_G, "-im_size 64 -num_frames 4 -truncated_backprop_length 4 -num_epochs 1 -sample_steps 1", 4),
-    (main_videogan, "-batch_size 1 -num_iterations 1", 5),
-])
-def test_every_program_leaves_a_page_whose_films_play(browser, program, flags, films, tmp_path_factory, write_clip,
-                                                      moving):
-    base = tmp_path_factory.getbasetemp() / "programs"
-    output = base / program.__name__ / ("hidden" if "mask" in flags else "seen")
-    if not (base / "clips").exists():
-        write_clip(base / "clips/waves/clip.mp4", moving(80, 64, 64))
-    argv = ["-category", "waves", "-data_path", str(base / "clips"), "-output_dir", str(output), *flags.split()]
-    assert program.main(argv if "-test" in argv else [*argv, "-overwrite"]) == 0
-    browser.open(output / "waves/index.html")
-    browser.js("document.querySelectorAll('.player').forEach(player => player.scrollIntoView())")
-    browser.until(f"Player.all.flatMap(player => player.films).length === {films}")
-    for k in range(browser.js("Player.all.length")):
-        browser.js(f"Player.all[{k}].root.scrollIntoView()")
-        decoded(browser, k)
-    assert browser.js("Player.all.some(player => player.films.some(film => film.broken))") is False
-    assert browser.errors == []
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory, write_clip, moving):
+    root = tmp_path_factory.mktemp("clips")
+    write_clip(root / "waves/clip.mp4", moving(80, 64, 64))
+    return root
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("name, more, films", [
+    ("main.py", ("", "-test -test_steps 1 -sample_size 2"), (2, 5)), ("main.py", ("-mask_type region",), (4,)),
+    ("main_dyn_G.py", ("",), (3,)), ("main_videogan.py", ("-streams 2",), (5,))])
+def test_every_program_leaves_a_page_whose_films_play(name, more, films, browser, clips, tmp_path):
+    program, small, unit = PROGRAMS[name]
+    run = (small, f"-num_{unit}s 1 -category waves -data_path", clips, "-output_dir", tmp_path)
+    for flags, count in zip(more, films, strict=True):
+        with narrow():
+            succeeds(program, *run, flags)
+        browser.open(tmp_path / "waves/index.html")
+        browser.js("document.querySelectorAll('.player').forEach(player => player.scrollIntoView())")
+        browser.until(f"Player.all.flatMap(player => player.films).length === {count}")
+        for k in range(browser.js("Player.all.length")):
+            browser.js(f"Player.all[{k}].root.scrollIntoView()")
+            decoded(browser, k)
+        assert browser.js("Player.all.some(player => player.films.some(film => film.broken))") is False
+        assert browser.errors == []
