@@ -19,7 +19,7 @@ import main_dyn_G
 import utils
 from dyngen.generate import build_net, grey, new_videos, replayed_videos
 from dyngen.learn import pack, pictures, released_mask, unpack
-from dyngen.nets import IMAGE_SIZES, DynamicGenerator, Generator, ShiftNorm, Transition, by_columns
+from dyngen.nets import IMAGE_SIZES, DynamicGenerator, Generator, Transition
 from dyngen.settings import parse
 from run.flags import RunError
 from run.folder import snapshot
@@ -111,47 +111,6 @@ def test_the_start_of_learning():
     assert stds == pytest.approx([0.1, 0.1 ** 0.5, 0.001], rel=0.1)  # hidden ReLU layers keep their units alive
     assert net.generator.layers[1].weight.std().item() == pytest.approx(0.005, rel=0.01)
     assert all(not layer.bias.any() for layer in (*net.transition.layers, *net.generator.layers))
-
-
-def scatter(x, weight, stride):
-    """A transposed convolution in full, straight from its definition: every input pixel adds its kernel."""
-    (height, width), (c_out, kernel) = x.shape[1:], weight.shape[1:3]
-    out = np.zeros((c_out, (height - 1) * stride + kernel, (width - 1) * stride + kernel))
-    for i, j, u, v in itertools.product(range(height), range(width), range(kernel), range(kernel)):
-        out[:, i * stride + u, j * stride + v] += x[:, i, j] @ weight[:, :, u, v]
-    return out
-
-
-def test_padding_and_cropping_of_transposed_convolutions():
-    """Stride 2 loses a border of one on every side, stride 3 the last row and column only, the last layer nothing."""
-    generator, normed, code = Generator(2, 150), [], torch.randn(1, 2)
-    for norm in generator.norms:
-        norm.register_forward_hook(lambda norm, inputs, output: normed.append((inputs[0][0], output[0].clone())))
-    with torch.no_grad():
-        frame = generator(code)
-    below = code[0, :, None, None]
-    for layer, (map_, output), side in zip(generator.layers, normed, (2, 4, 8, 16, 48, 144), strict=False):
-        full = scatter(below.numpy(), layer.weight.detach().numpy()[:, :2], layer.stride[0])
-        inside = full[:, 1:-1, 1:-1] if layer.stride == (2, 2) else full[:, :-1, :-1]
-        assert inside.shape == (2, side, side)
-        np.testing.assert_allclose(map_[:2], inside, atol=1e-6)
-        below = output.relu()
-    assert frame.shape == (1, 3, 150, 150)
-
-
-def test_columns_side_by_side_are_a_transposed_convolution():
-    layer, x = torch.nn.ConvTranspose2d(5, 3, (7, 4)), torch.randn(2, 5, 6, 9)
-    torch.testing.assert_close(by_columns(x, layer), layer(x))
-
-
-def test_batch_norm_shifts_and_does_not_scale():
-    norm = ShiftNorm(3).eval()  # the batch's own statistics in generation too
-    assert [p.shape for p in norm.parameters()] == [(3,)]
-    norm.beta.data = torch.tensor([1.0, 0, -2])
-    x = torch.randn(5, 3, 4, 4) * 0.05 + 7
-    centred = x - x.mean((0, 2, 3), keepdim=True)
-    expected = centred / (centred.square().mean((0, 2, 3), keepdim=True) + 1e-3).sqrt() + norm.beta[:, None, None]
-    torch.testing.assert_close(norm(x), expected, atol=2e-4, rtol=0)
 
 
 def excited(net, std=0.5):

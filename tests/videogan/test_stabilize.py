@@ -249,26 +249,19 @@ def test_a_cut_drops_the_clip_and_the_next_starts_after_it(done):
         assert after > 0.5 > before
 
 
-def test_a_second_run_does_nothing_new_and_writes_the_same_list(done, videos, printed, tmp_path):
+@pytest.mark.parametrize("lost", ["nothing", "done.json", "0000.jpg", "half a record"])
+def test_only_an_unfinished_video_is_done_again_with_the_same_bytes(done, videos, printed, tmp_path, lost):
     output = shutil.copytree(done, tmp_path / "again")
     (output / "list.txt").unlink()
-    before = times(output)
-    assert succeeds(stabilize, *flags(videos, output)) == printed[0].replace(str(done), str(output))
-    assert times(output) == before and contents(output) == contents(done)
-
-
-@pytest.mark.parametrize("lost", ["done.json", "0000.jpg", "half a record"])
-def test_an_unfinished_video_is_done_again_with_the_same_bytes(done, videos, tmp_path, lost):
-    output = shutil.copytree(done, tmp_path / "again")
     if lost == "half a record":
         (output / "clip10/done.json").write_bytes((done / "clip10/done.json").read_bytes()[:50])
-    else:
+    elif lost != "nothing":
         (output / "clip10" / lost).unlink()
-    (output / "clip10/0007.jpg").write_bytes(b"of an interrupted run")
+        (output / "clip10/0007.jpg").write_bytes(b"of an interrupted run")
     before = times(output)
-    succeeds(stabilize, *flags(videos, output))
-    assert contents(output) == contents(done)
-    assert {path.parent.name for path, when in times(output).items() if when != before.get(path)} == {"clip10"}
+    assert succeeds(stabilize, *flags(videos, output)) == printed[0].replace(str(done), str(output))
+    changed = {path.parent.name for path, when in times(output).items() if when != before.get(path)}
+    assert contents(output) == contents(done) and changed == (set() if lost == "nothing" else {"clip10"})
 
 
 def test_two_workers_that_ctrl_c_stops_do_nothing_twice_and_write_the_bytes_of_one(done, some, tmp_path):

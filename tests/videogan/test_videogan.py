@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from calls import call, frames_of, narrow, succeeds
-from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 from tools import assert_refused, leaves, rows_of, state_of
 from torch import nn
@@ -20,7 +19,7 @@ from run.adam import Adam
 from videogan.clips import Strips, check_bad, first_of, load, order, split_strips
 from videogan.generate import frames_of_clips
 from videogan.learn import build_nets, discriminator_loss, generator_loss, make_learner
-from videogan.nets import FAKE, REAL, Discriminator, Generator, Scene, compose, down, up
+from videogan.nets import FAKE, REAL, Discriminator, Generator, Scene, compose
 from videogan.settings import parse, settings_of
 
 ROOT = Path(__file__).parents[2]
@@ -92,35 +91,6 @@ def test_a_scene_is_its_foreground_over_its_background(n, conditional):
 def test_one_stream_is_the_foreground_alone():
     scene = Generator(streams=1)(torch.randn(1, 100))
     assert scene.video is scene.foreground and scene.mask is None and scene.background is None
-
-
-def reference_of(block, y, weight, eps):
-    """A block in NumPy, but for its activation: windows y (N, C, T, H, W, 4, 4, 4), weight (out, in, 4, 4, 4), and
-    batch norm with the batch's own statistics."""
-    bias, gamma, beta = (p.detach().numpy()[:, None, None, None]
-                         for p in (block[0].bias, block[1].weight, block[1].bias))
-    x = np.einsum("nitxyabc,oiabc->notxy", y, weight) + bias
-    axes = (0, 2, 3, 4)
-    return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + eps) * gamma + beta
-
-
-@pytest.mark.parametrize("kind", ["up", "down"])
-def test_a_block_is_convolution_batch_norm_and_activation(kind):
-    block = (up(3, 3, 4) if kind == "up" else down(3, 3, 4, nn.LeakyReLU(0.2))).double()
-    for p in block.parameters():
-        nn.init.normal_(p)  # large enough to matter
-    x, weight = np.random.default_rng(0).normal(size=(2, 3, 4, 6, 6)), block[0].weight.detach().numpy()
-    if kind == "up":  # kernel 4, stride 2, padding 1: 2 zeros before, zeros between, and 2 behind
-        spread = np.zeros((2, 3, 4 * 2 + 3, 6 * 2 + 3, 6 * 2 + 3))
-        spread[:, :, 2:-2:2, 2:-2:2, 2:-2:2] = x
-        y = sliding_window_view(spread, (4, 4, 4), axis=(2, 3, 4))
-        expected = reference_of(block, y, weight.swapaxes(0, 1)[:, :, ::-1, ::-1, ::-1], 1e-5).clip(min=0)
-    else:
-        padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1), (1, 1)))
-        y = sliding_window_view(padded, (4, 4, 4), axis=(2, 3, 4))[:, :, ::2, ::2, ::2]
-        expected = reference_of(block, y, weight, 1e-3)
-        expected = np.where(expected > 0, expected, 0.2 * expected)
-    np.testing.assert_allclose(block(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-9, atol=1e-9)
 
 
 # ---------------------------------------------------------------------------------------------------------- losses
