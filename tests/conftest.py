@@ -11,7 +11,6 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin cost all processes on a busy machine
 
 # ruff: isort: split
-import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
@@ -22,6 +21,7 @@ THREADS = min(2, os.cpu_count())
 
 sys.path.insert(0, str(ROOT))
 import pretend_gpu  # noqa: E402
+from tools import encode  # noqa: E402
 
 import judge.pictures  # noqa: E402
 
@@ -83,17 +83,8 @@ def clip():
 
 @pytest.fixture(scope="session")
 def write_clip():
-    """write_clip(path, video, codec): a video file at 25 fps, of nearly lossless quality."""
-
-    def write(path, video, codec="libx264", **options):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".gif":
-            iio.imwrite(path, video, plugin="pillow", duration=40, loop=0)
-        else:
-            iio.imwrite(path, video, plugin="pyav", codec=codec, fps=25, **options)
-        return path
-
-    return write
+    """write_clip(path, video, codec) -> path: a video file at 25 fps."""
+    return encode
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,10 @@
 
 import csv
 import shutil
+from fractions import Fraction
 
+import av
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -30,6 +33,25 @@ def video(n, size, seed=2, dtype=torch.float32):
     """White noise (N, 3, T, H, W), channels last."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(n, *size, 3, generator=generator, dtype=dtype).permute(0, 4, 1, 2, 3)
+
+
+def encode(path, video, codec="libx264", pix_fmt="yuv420p", rate=25, options=None, times=None, setup=None):
+    """A video file of uint8 (T, H, W, 3); times: of the frames, in ms; setup(stream): before the first frame."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, options=options or {})
+        stream.height, stream.width, stream.pix_fmt = *video.shape[1:3], pix_fmt
+        if times is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        if setup:
+            setup(stream)
+        for k, picture in enumerate(video):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            if times is not None:
+                frame.pts, frame.time_base = int(times[k]), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
 
 
 def net(net_type, size, **kwargs):

@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
+from tools import encode
 
 from reader.clips import read
 from reader.pictures import InputError
@@ -46,25 +47,12 @@ def colours(kind, rng):
     return grid[:, rows][:, :, columns]
 
 
-def encode(path, video, kind):
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(kind["codec"], rate=kind["rate"], options=CODECS[kind["codec"]][2])
-        stream.height, stream.width, stream.pix_fmt = *kind["size"], kind["pix_fmt"]
-        if kind["turn"] != (0, False):
-            stream.set_display_rotation(kind["turn"][0], hflip=kind["turn"][1])
-        for frame in video:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-        container.mux(stream.encode())
-
-
 def quarters_of(video):
     """The mean colour of each quarter, away from its edges, (T, 4, 3)."""
     _, height, width, _ = video.shape
     parts = [video[:, y + height // 8 : y + height * 3 // 8, x + width // 8 : x + width * 3 // 8]
              for y in (0, height // 2) for x in (0, width // 2)]
     return np.stack([part.mean((1, 2)) for part in parts], axis=1)
-
-
 
 
 def test_any_clip_is_read_rightly_or_refused_in_one_line(tmp_path, request):
@@ -74,14 +62,19 @@ def test_any_clip_is_read_rightly_or_refused_in_one_line(tmp_path, request):
         kind = draw(rng)
         video = colours(kind, rng)
         path = tmp_path / f"{seed}.{kind['suffix']}"
+        degrees, mirrored = kind["turn"]
+
+        def setup(stream, turn=kind["turn"]):
+            if turn != (0, False):
+                stream.set_display_rotation(turn[0], hflip=turn[1])
+
         try:
-            encode(path, video, kind)
+            encode(path, video, kind["codec"], kind["pix_fmt"], kind["rate"], CODECS[kind["codec"]][2], setup=setup)
         except (av.FFmpegError, ValueError):
             continue  # no such encoder here, or a rate or size that it does not take
         if kind["frames"] > 4 and seed % 5 == 4:
             path.write_bytes(path.read_bytes()[: -path.stat().st_size // 3])
             kind["cut"] = True
-        degrees, mirrored = kind["turn"]
         upright = np.rot90(video, degrees // 90, (1, 2))
         upright = upright[:, :, ::-1] if mirrored else upright
         try:

@@ -9,12 +9,12 @@ from field.conditional import ConditionalField, filtered, spectrum_of
 from field.motion import move_between
 from judge.fillings import interpolate_linear
 
-SIZE = (4, 5, 6)
+SIZE = (3, 4, 5)
 
 
 @pytest.fixture(params=["stationary", "moved"])
 def field(monkeypatch, request):
-    """A field on a box of the videos' size, its covariance K (3, 120, 120), which of its pixels are hidden; also one
+    """A field on a box of the videos' size, its covariance K (3, 60, 60), which of its pixels are hidden; also one
     of whose pixels motion tells something."""
     monkeypatch.setattr(conditional, "box_of", lambda size: tuple(size))
     monkeypatch.setattr(conditional, "STEPS", 300)
@@ -33,7 +33,7 @@ def field(monkeypatch, request):
 
 
 def conditional_law(q, K, h, v):
-    """Mean and covariance of the pixels h of a channel v (120,), given the others and what motion tells: v there."""
+    """Mean and covariance of the pixels h of a channel v (60,), given the others and what motion tells: v there."""
     weights = torch.linalg.solve(K[~h][:, ~h], K[~h][:, h]).T
     P, W = torch.linalg.inv(K[h][:, h] - weights @ K[~h][:, h]), torch.diag(q.trust[0].flatten()[h]).double()
     S = torch.linalg.inv(P + W)
@@ -41,8 +41,8 @@ def conditional_law(q, K, h, v):
 
 
 def matrix(linear):
-    """The matrices (3, 120, 120), one a channel, of a linear map of fields."""
-    impulses = torch.eye(120, dtype=torch.float64).view(120, 1, *SIZE).expand(120, 3, *SIZE)
+    """The matrices (3, 60, 60), one a channel, of a linear map of fields."""
+    impulses = torch.eye(60, dtype=torch.float64).view(60, 1, *SIZE).expand(-1, 3, *SIZE)
     return torch.stack([linear(x) for x in impulses]).flatten(2).permute(1, 2, 0)
 
 
@@ -60,13 +60,14 @@ def test_smoothing_is_the_conditional_covariance_and_so_is_that_of_samples(field
     smooth = matrix(lambda g: q.smoothed(0, g))
     draws = matrix(lambda z: q.smoothed(0, filtered(z, q.precision.sqrt())))  # of white noise z, and of another
     others = matrix(lambda z: q.smoothed(0, q.observed[0].sqrt() * z))
+    spread = matrix(lambda g: q.spread(0, g))
     for k in range(3):
-        _, S = conditional_law(q, K[k], h, torch.zeros(120, dtype=torch.float64))
+        _, S = conditional_law(q, K[k], h, torch.zeros(60, dtype=torch.float64))
         assert torch.allclose(smooth[k][h][:, h], S, atol=1e-6)
         assert torch.allclose((draws[k] @ draws[k].T + others[k] @ others[k].T)[h][:, h], S, atol=1e-6)
         assert not smooth[k][~h].any() and not draws[k][~h].any()
         D = torch.diag(q.scale[0, k].expand(SIZE).flatten())
-        assert torch.allclose(matrix(lambda g: q.spread(0, g))[k][h][:, h], D[h][:, h] @ S @ D[h][:, h], atol=1e-5)
+        assert torch.allclose(spread[k][h][:, h], D[h][:, h] @ S @ D[h][:, h], atol=1e-5)
 
 
 def test_a_move_is_exact_for_any_step_where_f_is_flat_and_drifts_along_its_gradient(field):
