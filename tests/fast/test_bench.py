@@ -12,20 +12,20 @@ from model import NETS, descriptor
 
 @pytest.mark.parametrize("net_type", NETS)
 def test_the_arithmetic_that_f_needs_is_counted_as_by_pytorch(net_type):
-    f = descriptor(net_type, 13, (21, 26))
+    f = descriptor(net_type, 7, (9, 12))
     with FlopCounterMode(display=False) as counter:
-        bench.plain_gradient(f.requires_grad_(False), torch.randn(1, 3, 13, 21, 26))
+        bench.plain_gradient(f.requires_grad_(False), torch.randn(1, 3, 7, 9, 12))
     assert bench.gigaflop(f) == pytest.approx(counter.get_total_flops() / 1e9, rel=1e-6)
 
 
-@pytest.mark.parametrize("net_type, bf16", [*((name, False) for name in bench.NETS), ("ST", True)])
+@pytest.mark.parametrize("net_type, bf16", [("FC_S_large", False), ("ST", True)])
 def test_the_table_has_every_variant_that_the_machine_has_instructions_for(net_type, bf16, monkeypatch, capsys):
     monkeypatch.setattr(bench, "multiplies_bfloat16", lambda device: bf16)
     monkeypatch.setitem(bench.NETS, net_type, 16)
     monkeypatch.setattr(bench, "product_rate", lambda dtype, device: 100.0)
     monkeypatch.setattr(bench, "copy_rate", lambda device: 10.0)
     rows = queue.Queue()
-    bench.measure(net_type, "cpu", rounds=2, chains=2, profile=True, queue=rows)
+    bench.measure(net_type, "cpu", rounds=1, chains=2, profile=True, queue=rows)
     rows = rows.get()
     assert [row["variant"] for row in rows] == ["plain fp32", "ours fp32", "ours bf16"][: 2 + bf16]
     assert all(row["gradient_error"] < limit for row, limit in zip(rows, (1e-5, 1e-5, 0.01), strict=False))

@@ -17,4 +17,5 @@ def test_instructions_for_bfloat16_are_found():
     flags = flags[0].split()
     if "avx512f" in flags and "avx512_bf16" not in flags:
         pytest.skip("this processor emulates them")
-    assert multiplies_bfloat16(torch.device("cpu")) == ("avx512_bf16" in flags)
+    answers = (multiplies_bfloat16(torch.device("cpu")) for _ in range(5))  # a busy machine may hide them
+    assert any(answers) == ("avx512_bf16" in flags)

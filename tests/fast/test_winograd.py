@@ -69,18 +69,6 @@ def test_time_may_be_a_circle(name):
     assert error(through, torch.autograd.grad(plain, x, g)[0]) < 1e-12
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("name", GEOMETRIES)
-@torch.no_grad()
-def test_the_adjoint_is_the_transpose(name, size):
-    fast = layer_of(name)
-    tiles, kernels = tiles_of(fast, size), fast.up_to_date(Winograd)
-    x = video(2, tiles.in_size, dtype=torch.float64)
-    y = tiles.convolve(x, kernels, torch.zeros_like(fast.layer.bias))
-    g = noise_like(y)
-    torch.testing.assert_close((y * g).sum(), (x * tiles.adjoint(g, kernels)).sum())
-
-
 @torch.no_grad()
 def test_blocks_of_padding_alone_at_the_ends_are_left_out():
     line = layer_of("ST")
@@ -104,16 +92,18 @@ def test_a_tile_takes_as_few_products_as_there_can_be(name):
 
 
 @pytest.mark.parametrize("name", ["ST", "FC_S"])
-@pytest.mark.parametrize("entries", [1, 3 * 36 * 8 * 120])
-def test_blocks_of_any_size_give_the_same(name, entries, monkeypatch):
+def test_blocks_of_any_size_side_by_side_or_in_turn_give_the_same(name, monkeypatch):
     fast = layer_of(name)
-    size = [11 * s + 1 for s in fast.layer.stride]
+    size = [5 * s + 1 for s in fast.layer.stride]
     x = video(2, size, dtype=torch.float64)
     g = noise_like(torch.empty(2, 120, *fast.layer.out_size(size), dtype=torch.float64))
     whole = fast.forward(x), fast.input_gradient(g, size)
-    monkeypatch.setattr(winograd, "CACHE_ENTRIES", entries)
-    for ours, theirs in zip((fast.forward(x), fast.input_gradient(g, size)), whole):
-        assert error(ours, theirs) < 1e-13
+    for entries in (1, 3 * 36 * 8 * 120, 2**22):
+        for threads in (1, 2):
+            monkeypatch.setattr(winograd, "CACHE_ENTRIES", entries)
+            monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+            for ours, theirs in zip((fast.forward(x), fast.input_gradient(g, size)), whole):
+                assert error(ours, theirs) < 1e-13
 
 
 @pytest.mark.parametrize("name", list(GEOMETRIES))
@@ -133,31 +123,6 @@ def test_blocks_of_a_group_are_of_tiles_of_their_own_and_see_no_input_in_common(
             tiles.by_tile(filled, block).add_(1)
         assert seen.max() <= 1
     assert filled.min() == filled.max() == 1
-
-
-@pytest.mark.parametrize("name", ["ST", "FC_S"])
-def test_points_side_by_side_or_in_turn_give_the_same(name, monkeypatch):
-    size = (30, 31, 32)
-    fast, x = layer_of(name), video(2, size, dtype=torch.float64)
-    g = noise_like(torch.empty(2, 120, *fast.layer.out_size(size), dtype=torch.float64))
-    results = []
-    for threads in (1, 2):
-        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        results.append((fast.forward(x), fast.input_gradient(g, size)))
-    for ours, theirs in zip(*results):
-        assert error(ours, theirs) < 1e-13
-
-
-def test_kernels_follow_the_weights_in_their_place():
-    size = (9, 10, 11)
-    fast, x = layer_of("ST"), video(1, size, dtype=torch.float64)
-    before, where = fast.forward(x), [kernel.data_ptr() for kernel in fast.up_to_date(Winograd)]
-    with torch.no_grad():
-        fast.layer.weight.mul_(-2)
-    after = fast.forward(x)
-    assert error(after, fast.layer(x)) < 1e-12
-    assert where == [kernel.data_ptr() for kernel in fast.up_to_date(Winograd)]
-    assert norm_error(after, before) > 1
 
 
 def test_it_is_the_route_of_first_layers_in_float32():
