@@ -35,6 +35,11 @@ def video(n, size, seed=2, dtype=torch.float32):
     return torch.randn(n, *size, 3, generator=generator, dtype=dtype).permute(0, 4, 1, 2, 3)
 
 
+def generators(count, first=0, device="cpu"):
+    """A generator for each of `count` videos, of successive seeds."""
+    return [torch.Generator(device).manual_seed(first + k) for k in range(count)]
+
+
 def encode(path, video, codec="libx264", pix_fmt="yuv420p", rate=25, options=None, times=None, setup=None):
     """A video file of uint8 (T, H, W, 3); times: of the frames, in ms; setup(stream): before the first frame."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ import queue
 
 import pytest
 import torch
-from tools import by, clear_of_kinks, net, norm_error, video
+from tools import by, clear_of_kinks, generators, net, norm_error, video
 from torch import nn
 
 import bench
@@ -17,22 +17,21 @@ from langevin import langevin
 from model import NETS, Layer
 from run.adam import Adam
 
+pytestmark = pytest.mark.usefixtures("gpu")
+SIZE = (24, 17, 12)
 
-@pytest.mark.usefixtures("gpu")
+
 def test_a_gpu_takes_blocks_in_bfloat16_for_few_channels_or_large_kernels_and_else_the_librarys_way():
-    size = (24, 17, 12)
     for net_type, expected in {"ST": [Blocks, Blocks, Direct], "FC_S": [Blocks, Direct]}.items():
-        f = net(net_type, size).cuda()
+        f = net(net_type, SIZE).cuda()
         low = [layer for layer in FastGradient(f, "bf16").layers if type(layer) is Layer]
-        assert [choose(layer, size) for layer in low] == [(route, route) for route in expected]
-        assert {choose(layer, size) for layer in f.layers if type(layer) is Layer} == {(Direct, Direct)}
+        assert [choose(layer, SIZE) for layer in low] == [(route, route) for route in expected]
+        assert {choose(layer, SIZE) for layer in f.layers if type(layer) is Layer} == {(Direct, Direct)}
 
 
-@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("net_type", NETS)
 def test_a_gpu_fills_blocks_up_with_ones_that_bring_the_bias(net_type):
-    size = (24, 17, 12)
-    f, x = net(net_type, size), video(2, size)
+    f, x = net(net_type, SIZE), video(2, SIZE)
     nn.init.normal_(f.layers[0].bias, std=100)
     exact = f.layers[0](x)
     low = FastGradient(f.cuda(), "bf16").fast[0]
@@ -40,66 +39,45 @@ def test_a_gpu_fills_blocks_up_with_ones_that_bring_the_bias(net_type):
     assert norm_error(low.forward(x.cuda()).float().cpu(), exact) < 0.01
 
 
-@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("precision, limit", [("fp32", 1e-5), ("bf16", 0.01)])
 @pytest.mark.parametrize("net_type", NETS)
 def test_a_gpu_computes_the_same_gradient(net_type, precision, limit):
-    size = (24, 17, 12)
-    f, x = clear_of_kinks(net(net_type, size)), video(2, size)
+    f, x = clear_of_kinks(net(net_type, SIZE)), video(2, SIZE)
     exact = plain_gradient(f, x)
     prepare(torch.device("cuda"))
     assert norm_error(FastGradient(f.cuda(), precision)(x.cuda()).cpu(), exact) < limit
 
 
-@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("precision, limit", [("fp32", 1e-5), ("bf16", 1e-3)])
 @pytest.mark.parametrize("forward, backward", [(Direct, Direct), (Direct, Blocks), (Blocks, Columns)])
 def test_a_cuda_graph_of_a_chain_follows_the_weights(forward, backward, precision, limit):
-    size = (24, 17, 12)
     prepare(torch.device("cuda"))
-    f, x = clear_of_kinks(net("FC_S_large", size)).cuda(), video(2, size).cuda()
+    f, x = clear_of_kinks(net("FC_S_large", SIZE)).cuda(), video(2, SIZE).cuda()
     gradient, adam = by(f, forward, backward, precision), Adam(f.parameters(), 0.01, 0.5)
-
-    def noise():
-        return [torch.Generator("cuda").manual_seed(seed) for seed in (1, 2)]
-
+    seeds = (2, 1, "cuda")
     gradient.renew()
-    graph = LangevinGraph(x, gradient, 3, 0.3, noise())
-    before = graph(x, 0.3, noise())
+    graph = LangevinGraph(x, gradient, 3, 0.3, generators(*seeds))
+    before = graph(x, 0.3, generators(*seeds))
     f(x).sum().backward()
     adam.step()
     gradient.renew()
-    after = graph(x, 0.3, noise())
-    assert norm_error(after, langevin(x, gradient, 3, 0.3, noise())) < limit < norm_error(after, before)
+    after, expected = graph(x, 0.3, generators(*seeds)), langevin(x, gradient, 3, 0.3, generators(*seeds))
+    assert norm_error(after, expected) < limit < norm_error(after, before)
 
 
-def videos(n, seed=0, size=(4, 5, 6)):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n, *size, 3, generator=generator).permute(0, 4, 1, 2, 3)
-
-
-@pytest.mark.usefixtures("gpu")
 def test_a_cuda_graph_is_the_same_chain():
-    x, mode = videos(2, seed=1).cuda(), videos(1, seed=2).cuda()
+    x, mode = video(2, (4, 5, 6), seed=1).cuda(), video(1, (4, 5, 6)).cuda()
     free = torch.zeros(2, 1, 4, 5, 6, dtype=torch.bool, device="cuda")
     free[:, :, 1:3] = True
 
-    def each(seeds):
-        return [torch.Generator("cuda").manual_seed(seed) for seed in seeds]
-
-    def score(x):
-        return mode - x
-
     for mask in (None, free):
-        graph = LangevinGraph(x, score, 5, 0.3, each([1, 2]), mask)
-        for start, delta, seeds in ((x, 0.3, [3, 4]), (x + 1, 0.1, [5, 6])):
-            expected = langevin(start, score, 5, delta, each(seeds), mask)
-            assert torch.equal(graph(start, delta, each(seeds), mask), expected)
-        mode.add_(1)  # what the score reads, changed in its place
-        assert torch.equal(graph(x, 0.3, each([3, 4]), mask), langevin(x, score, 5, 0.3, each([3, 4]), mask))
+        graph = LangevinGraph(x, lambda x: mode - x, 5, 0.3, generators(2, 1, "cuda"), mask)
+        for start, delta, seed, change in ((x, 0.3, 3, 0), (x + 1, 0.1, 5, 0), (x, 0.3, 3, 1)):
+            mode.add_(change)  # what the score reads, in its place
+            expected = langevin(start, lambda x: mode - x, 5, delta, generators(2, seed, "cuda"), mask)
+            assert torch.equal(graph(start, delta, generators(2, seed, "cuda"), mask), expected)
 
 
-@pytest.mark.usefixtures("gpu")
 def test_a_gpu_is_measured_by_its_graphs(monkeypatch, capsys):
     monkeypatch.setitem(bench.NETS, "FC_S_large", 16)
     monkeypatch.setattr(bench, "product_rate", lambda dtype, device: 100.0)
@@ -107,5 +85,4 @@ def test_a_gpu_is_measured_by_its_graphs(monkeypatch, capsys):
     rows = queue.Queue()
     bench.measure("FC_S_large", "cuda", rounds=1, chains=2, profile=False, queue=rows)
     bench.print_table(rows.get())
-    printed = capsys.readouterr().out
-    assert "ours fp32" in printed
+    assert "ours fp32" in capsys.readouterr().out
