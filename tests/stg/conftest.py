@@ -1,14 +1,12 @@
 """Small clips, and runs that several tests look at."""
 
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from small import EPOCHS, SMALL, call
-from tools import (
-    contents,
-)
+
+from field import conditional
 
 
 @pytest.fixture(scope="session")
@@ -38,21 +36,36 @@ def flags(data_path):
     return build
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_boxes():
+    """Boxes of Gaussian fields that are but a little larger than the clips, whose transforms are fast."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conditional, "MARGIN", 4)
+        yield
+
+
 @pytest.fixture(scope="session")
-def learned(tmp_path_factory, flags):
-    """The folder of a run that nothing disturbed."""
-    output = tmp_path_factory.mktemp("learned")
-    done = call(flags(output, "-num_epochs", EPOCHS))
-    assert (done.code, done.err) == (0, "")
-    return output / "clip"
+def runs(tmp_path_factory, flags):
+    """runs("-net_type ST") -> the folder of a run of EPOCHS epochs with these flags, which nothing disturbed and
+    nobody may change; what it printed is beside it, in said.txt."""
+    made = {}
+
+    def get(more=""):
+        if more not in made:
+            output = tmp_path_factory.mktemp("run")
+            done = call(flags(output, "-num_epochs", EPOCHS, *more.split()))
+            assert (done.code, done.err) == (0, ""), more
+            (output / "said.txt").write_text(done.out)
+            made[more] = output / ("three" if "-category three" in more else "clip")
+        return made[more]
+
+    return get
 
 
-@pytest.fixture(scope="module")
-def earlier(tmp_path_factory, learned):
-    """The output_dir of an earlier run, and all that is in it and has to stay as it is."""
-    output = tmp_path_factory.mktemp("earlier")
-    shutil.copytree(learned, output / "clip")
-    return SimpleNamespace(output=output, contents=contents(output))
+@pytest.fixture(scope="session")
+def learned(runs):
+    """The folder of a run without other flags."""
+    return runs()
 
 
 @pytest.fixture
@@ -64,18 +77,3 @@ def copy_of(tmp_path):
         return tmp_path / "output"
 
     return copy
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory, flags, learned):
-    """models(net) -> the output_dir of a run of that net; "ST field" has a field as its reference."""
-    made = {"FC_S_large": learned.parent}
-
-    def get(net):
-        if net not in made:
-            made[net], (net_type, *reference) = tmp_path_factory.mktemp(net.replace(" ", "_")), net.split()
-            more = ("-lr", 0.0003, "-reference", *reference) if reference else ("-lr", 0.02)  # the drift soon matters
-            assert call(flags(made[net], "-net_type", net_type, *more, "-num_epochs", 4, "-step_size", 0.5)).code == 0
-        return made[net]
-
-    return get
