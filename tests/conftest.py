@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin cost all processes on a busy machine
+os.environ["OMP_NUM_THREADS"] = "1"  # here and in processes that tests start: small tensors gain nothing by more
 
 # ruff: isort: split
 import numpy as np
@@ -17,7 +17,6 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
-THREADS = min(2, os.cpu_count())
 
 sys.path.insert(0, str(ROOT))
 import pretend_gpu  # noqa: E402
@@ -25,7 +24,6 @@ from tools import encode  # noqa: E402
 
 import judge.pictures  # noqa: E402
 
-torch.set_num_threads(THREADS)  # as in the processes that tests start: sums depend on it
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell starts pytest in the background
 gc.freeze()  # imageio collects garbage at each file that it closes: leave it nothing old to look through
 
@@ -109,7 +107,7 @@ def run_script():
         if before:
             code = f"{before}\nimport runpy, sys\nsys.path.insert(0, {str(ROOT)!r})\nsys.argv = sys.argv[1:]\n"
             program = [sys.executable, "-c", f"{code}runpy.run_path({script!r}, run_name='__main__')", script]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
         arguments = {"cwd": ROOT, "env": environment, "text": True, **kwargs}
         if start:
             return subprocess.Popen([*program, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **arguments)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -98,6 +99,7 @@ def test_blocks_of_any_size_side_by_side_or_in_turn_give_the_same(name, monkeypa
     x = video(2, size, dtype=torch.float64)
     g = noise_like(torch.empty(2, 120, *fast.layer.out_size(size), dtype=torch.float64))
     whole = fast.forward(x), fast.input_gradient(g, size)
+    monkeypatch.setattr(winograd, "THREADS", ThreadPoolExecutor(2))
     for entries in (1, 3 * 36 * 8 * 120, 2**22):
         for threads in (1, 2):
             monkeypatch.setattr(winograd, "CACHE_ENTRIES", entries)

@@ -1,30 +1,21 @@
 """Small runs of main.py in this process, and what they say and leave."""
 
-import contextlib
-import io
-from types import SimpleNamespace
-
+import calls
 import numpy as np
-import pytest
 from PIL import Image
 
 import main
 
 SMALL = "-im_size 16 -num_frames 12 -num_chain 2 -sample_steps 3 -log_step 2 -precision fp32 -device cpu".split()
 EPOCHS = 4  # of most runs
+DRIFT, FIELD = "-step_size 0.5 -lr 0.02", "-step_size 0.5 -lr 0.0003 -reference field"  # where the drift soon matters
+LEARNED = {"FC_S_large": "", "ST": f"-net_type ST {DRIFT}", "FC": f"-net_type FC {DRIFT}",
+           "FC_S_large field": FIELD, "ST field": f"-net_type ST {FIELD}"}  # models to sample, as flags of runs
 
 
 def call(arguments):
     """main.main in this process: its exit code and what it printed."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            code = main.main(arguments)
-        except SystemExit as stop:
-            code = stop.code
-        except KeyboardInterrupt:
-            pytest.fail("an interrupt left the program")
-    return SimpleNamespace(code=code, out=out.getvalue(), err=err.getvalue())
+    return calls.call(main, *arguments)
 
 
 def sample(output, *more, steps=2):

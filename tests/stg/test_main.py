@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small import EPOCHS, call
+from small import EPOCHS, LEARNED, call
 from tools import assert_refused, assert_same_run, contents, leaves, read_log, rows_of, state_of
 
 import data
@@ -310,8 +310,7 @@ def test_a_contact_sheet_has_room_for_chains_beside_many_clips(first, hidden, mo
 # -------------------------------------------------------------------------------------------------- resuming, stopping
 
 
-@pytest.mark.parametrize("more", ["", FIELD, "-net_type ST -precision bf16", "-net_type ST -reference field",
-                                  "-mask_type region -reference field", "-mask_type missing_frames -category three"])
+@pytest.mark.parametrize("more", ["", FIELD, "-net_type ST -precision bf16", LEARNED["ST field"]])
 def test_resumed_equals_uninterrupted_bit_for_bit(more, tmp_path, flags, runs):
     straight = runs(more)
     for epochs in (2, EPOCHS):
@@ -525,15 +524,14 @@ def test_help_fits_two_screens(capsys, monkeypatch):
 
 
 @pytest.mark.usefixtures("gpu")
-@pytest.mark.parametrize("hidden", ["", "-mask_type missing_frames -category three"])
+@pytest.mark.parametrize("hidden", ["", "-mask_type missing_frames"])
 def test_a_gpu_learns_like_a_cpu(hidden, tmp_path, flags, runs):
     """Noise differs from device to device; four other draws of it on a CPU changed these figures by up to 2, 0.1 and
     30 %. And a run goes on from its checkpoint."""
-    ours = tmp_path / runs(hidden).name
-    for epochs in (2, EPOCHS):
+    for epochs in (1, 2):
         done = call([*flags(tmp_path, "-num_epochs", epochs, *hidden.split()), "-device", "cuda"])
         assert done.code == 0, done.err
-    ours, theirs = rows_of(ours), rows_of(runs(hidden))
-    assert len(ours) == EPOCHS
+    ours, theirs = rows_of(tmp_path / "clip"), rows_of(runs(hidden))
+    assert len(ours) == 2
     for name, limit in (("chain_std", 0.05), ("recon_err", 0.05), ("f_obs", 0.6)):
-        assert float(ours[-1][name]) == pytest.approx(float(theirs[-1][name]), rel=limit), name
+        assert float(ours[1][name]) == pytest.approx(float(theirs[1][name]), rel=limit), name

@@ -6,12 +6,8 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from small import call, new_videos, sample
-from tools import (
-    assert_refused,
-    contents,
-    state_of,
-)
+from small import LEARNED, call, new_videos, sample
+from tools import assert_refused, contents, state_of
 
 import data
 import model
@@ -21,6 +17,12 @@ from langevin import gaussian_, langevin
 from reference import load_reference
 
 pytestmark = pytest.mark.usefixtures("undrawn")
+
+
+@pytest.fixture
+def copy_of_learned(runs, copy_of):
+    """copy_of_learned(model) -> the output_dir of a copy of the run of one of LEARNED."""
+    return lambda model: copy_of(runs(LEARNED[model]))
 
 
 @pytest.mark.parametrize("net_type, more, shape", [
@@ -35,8 +37,8 @@ pytestmark = pytest.mark.usefixtures("undrawn")
     ("FC_S_large field", "-loop -num_frames 13", (3, 18, 16, 16, 3)),
     ("ST field", "-im_size 24x18 -num_frames 10 -sample_size 2", (2, 10, 24, 18, 3)),
 ])
-def test_new_videos_have_the_size_that_is_asked_for(net_type, more, shape, models, copy_of):
-    output = copy_of(models(net_type) / "clip")
+def test_new_videos_have_the_size_that_is_asked_for(net_type, more, shape, copy_of_learned):
+    output = copy_of_learned(net_type)
     before = contents(output)
     done = sample(output, *more.split())
     assert (done.code, done.err) == (0, "") and f"{shape[0]} new videos of {shape[1]} frames" in done.out
@@ -49,8 +51,8 @@ def test_new_videos_have_the_size_that_is_asked_for(net_type, more, shape, model
     assert iio.imread(output / "clip/test/final_results/sequence_0.gif").shape == shape[1:]
 
 
-def test_new_videos_are_judged_in_pieces_as_long_as_the_clip(models, copy_of, data_path):
-    output = copy_of(models("FC_S_large") / "clip")
+def test_new_videos_are_judged_in_pieces_as_long_as_the_clip(copy_of_learned, data_path):
+    output = copy_of_learned("FC_S_large")
     done = sample(output, "-data_path", data_path, *"-loop -num_frames 25 -sample_size 2".split())
     assert (done.code, done.err) == (0, "")
     videos = new_videos(output)
@@ -69,11 +71,11 @@ def test_new_videos_are_judged_in_pieces_as_long_as_the_clip(models, copy_of, da
 
 
 @pytest.mark.parametrize("net, more", [("ST", []), ("ST field", []), ("ST field", ["-start", "chains"])])
-def test_new_videos_are_langevin_dynamics_of_the_learned_model(net, more, models, copy_of, monkeypatch):
+def test_new_videos_are_langevin_dynamics_of_the_learned_model(net, more, copy_of_learned, monkeypatch):
     """Two steps from the reference's noise or from the chains, beside the same steps by autograd."""
     seen, to_uint8 = [], utils.to_uint8
     monkeypatch.setattr(utils, "to_uint8", lambda videos: seen.append(videos.clone()) or to_uint8(videos))
-    output, delta = copy_of(models(net) / "clip"), 0.5
+    output, delta = copy_of_learned(net), 0.5
     state = state_of(output / "clip")
     if "field" in net:  # that the drift soon matters
         state["net"]["layers.2.weight"] *= 1000
@@ -94,8 +96,8 @@ def test_new_videos_are_langevin_dynamics_of_the_learned_model(net, more, models
     assert off.mean() < 1e-3 and off.max() < 0.05
 
 
-def test_the_seed_decides_new_videos_and_no_two_are_alike(models, copy_of):
-    output, videos = copy_of(models("FC_S_large field") / "clip"), []
+def test_the_seed_decides_new_videos_and_no_two_are_alike(copy_of_learned):
+    output, videos = copy_of_learned("FC_S_large field"), []
     for seed in (1, 1, 2):
         assert sample(output, "-seed", seed, steps=1).code == 0
         videos.append(new_videos(output).astype(float))
@@ -105,8 +107,8 @@ def test_the_seed_decides_new_videos_and_no_two_are_alike(models, copy_of):
     assert (apart + 99 * np.eye(6)).min() > 0.5 * np.abs(np.diff(everything, axis=1)).mean()
 
 
-def test_the_chunk_changes_no_new_video(models, copy_of):
-    output, videos = copy_of(models("ST") / "clip"), []
+def test_the_chunk_changes_no_new_video(copy_of_learned):
+    output, videos = copy_of_learned("ST"), []
     for chunk in (0, 1, 2):
         assert sample(output, "-num_frames", 15, "-chunk", chunk).code == 0
         videos.append(new_videos(output).astype(int))
@@ -114,8 +116,8 @@ def test_the_chunk_changes_no_new_video(models, copy_of):
     assert videos[0].std() > 0
 
 
-def test_new_videos_replace_those_of_before(models, copy_of, data_path):
-    output = copy_of(models("FC_S_large") / "clip")
+def test_new_videos_replace_those_of_before(copy_of_learned, data_path):
+    output = copy_of_learned("FC_S_large")
     assert sample(output, "-data_path", data_path, "-sample_size", 3).code == 0
     assert (output / "clip/test/evaluation.csv").exists()
     assert sample(output, "-num_frames", 5, "-sample_size", 1).code == 0
@@ -130,8 +132,8 @@ def test_new_videos_replace_those_of_before(models, copy_of, data_path):
     ("ST", f"-ckpt {__file__}", "cannot load checkpoint"),
     ("ST", "-category none", "there is no checkpoint"),
 ])
-def test_new_videos_that_cannot_be_are_refused(net_type, more, message, models, copy_of):
-    output = copy_of(models(net_type) / "clip")
+def test_new_videos_that_cannot_be_are_refused(net_type, more, message, copy_of_learned):
+    output = copy_of_learned(net_type)
     before = contents(output)
     assert_refused(sample(output, *more.split()), message)
     assert contents(output) == before
