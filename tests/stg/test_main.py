@@ -153,21 +153,15 @@ def test_the_chunk_size_changes_nothing_but_rounding(tmp_path, flags, learned):
         assert ((a - b).abs() > 1e-5).float().mean() < 0.01
 
 
-@pytest.mark.parametrize("net_type, reference", [
-    *((net_type, "white") for net_type in model.NETS), ("ST", "field"), ("FC_S_multi", "field"),
+@pytest.mark.parametrize("net_type, reference, frames", [
+    *((net_type, "white", 7) for net_type in model.NETS), ("ST", "field", 2), ("FC_S_multi", "field", 7),
 ])
-def test_every_net_runs_at_a_size_of_its_own(net_type, reference, tmp_path, flags):
-    more = "-im_size 11x18 -num_frames 7 -num_epochs 1".split()
+def test_every_net_runs_at_a_size_of_its_own(net_type, reference, frames, tmp_path, flags):
+    more = f"-im_size 11x18 -num_frames {frames} -num_epochs 1".split()
     done = call(flags(tmp_path, "-net_type", net_type, "-reference", reference, *more))
     assert done.code == 0, done.err
-    assert iio.imread(tmp_path / "clip/final_results/sequence_1.mp4", plugin="pyav").shape == (7, 12, 18, 3)
-    assert Image.open(tmp_path / "clip/observed_sequence/sequence_0/006.png").size == (18, 11)
-
-
-def test_two_frames_are_enough_for_a_field(tmp_path, flags):
-    done = call(flags(tmp_path, "-reference", "field", "-num_frames", 2, "-num_epochs", 1))
-    assert done.code == 0, done.err
-    assert Image.open(tmp_path / "clip/final_results/sequence_1.gif").n_frames == 2
+    assert iio.imread(tmp_path / "clip/final_results/sequence_1.mp4", plugin="pyav").shape == (frames, 12, 18, 3)
+    assert Image.open(tmp_path / f"clip/observed_sequence/sequence_0/00{frames - 1}.png").size == (18, 11)
 
 
 def test_a_net_with_a_single_top_unit_is_awake_at_the_clip_at_every_seed(moving):
@@ -445,7 +439,7 @@ BAD = {  # one of each kind; those of flags' types, of categories, clips and mas
     "-num_frames 1 -reference field": ["do not move"],
     "-device meta": ["'meta'"],
     "-unknown 3": ["-unknown"],
-}
+} | ({} if torch.cuda.is_available() else {"-device cuda": ["'cuda'"]})
 
 
 def test_bad_input_is_one_line_and_leaves_earlier_outputs_alone(copy_of, learned, flags):
@@ -457,12 +451,6 @@ def test_bad_input_is_one_line_and_leaves_earlier_outputs_alone(copy_of, learned
             assert contents(output) == before, given
     assert_refused(call(flags(output, "-refsig", 2)), "refsig was 1.0, now 2.0", "-overwrite")
     assert contents(output) == before
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_cuda_without_one_is_refused(tmp_path, flags):
-    assert_refused(call(flags(tmp_path / "new", "-device", "cuda")), "'cuda'")
-    assert not (tmp_path / "new").exists()
 
 
 def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path, flags):
@@ -491,9 +479,6 @@ def test_a_dry_run_prints_settings_net_and_memory_and_writes_nothing(tmp_path, f
     for part in ("120x4x6x6", "642,335", "memory", "GiB", "-num_epochs 77", "-step_size 0.3", "-net_type FC_S_large"):
         assert part in done.out
     assert not (tmp_path / "new").exists()
-    for side, said in ((104, True), (100, False)):
-        done = call(flags(tmp_path, "-dry_run", "-net_type", "FC_S", "-im_size", side))
-        assert done.code == 0 and ("FC_S (the net for 100 px)" in done.out) == said
 
 
 def settings(line):
@@ -511,13 +496,6 @@ def test_flags_have_the_released_defaults_and_names_and_the_quality_preset_is_le
     assert (one["reference"], one["num_epochs"], one["lr"], one["anneal"]) == ("field", 400, QUALITY["lr"], 0)
     many = settings("-preset quality -net_type FC -sample_steps 3")
     assert (many["reference"], many["sample_steps"], many["num_epochs"], many["lr"]) == ("white", 3, 1000, 0.002)
-
-
-def test_help_fits_two_screens(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "100")
-    with pytest.raises(SystemExit) as stop:
-        main.main(["-h"])
-    assert stop.value.code == 0 and capsys.readouterr().out.count("\n") < 90
 
 
 # ----------------------------------------------------------------------------------------------------------- a GPU

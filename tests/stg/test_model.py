@@ -13,42 +13,17 @@ from model import NETS, descriptor, layer_table, same_padding
 from run.adam import Adam
 
 # From the paper's and the released nets: (size, kernel, stride), output, (zeros before, zeros after).
-SAME = [
-    ((224, 7, 3), 75, (2, 3)),
-    ((70, 7, 3), 24, (3, 3)),
-    ((100, 7, 2), 50, (2, 3)),
-    ((70, 7, 2), 35, (2, 3)),
-    ((224, 15, 7), 32, (4, 4)),
-    ((100, 15, 7), 15, (6, 7)),
-    ((70, 15, 7), 10, (4, 4)),
-    ((32, 7, 3), 11, (2, 3)),
-    ((15, 7, 3), 5, (2, 2)),
-    ((10, 7, 3), 4, (3, 3)),
-    ((11, 3, 2), 6, (1, 1)),
-    ((5, 3, 2), 3, (1, 1)),
-    ((4, 2, 1), 4, (0, 1)),
-    ((100, 11, 5), 20, (3, 3)),
-    ((30, 9, 4), 8, (3, 4)),
-    ((100, 7, 3), 34, (3, 3)),
-    ((200, 7, 3), 67, (2, 3)),
-    ((150, 7, 3), 50, (2, 2)),
-    ((128, 7, 3), 43, (2, 3)),
-    ((104, 7, 3), 35, (2, 3)),
-]
-
-
+SAME = [((224, 7, 3), 75, (2, 3)), ((70, 7, 3), 24, (3, 3)), ((100, 7, 2), 50, (2, 3)), ((70, 7, 2), 35, (2, 3)),
+        ((224, 15, 7), 32, (4, 4)), ((100, 15, 7), 15, (6, 7)), ((70, 15, 7), 10, (4, 4)), ((32, 7, 3), 11, (2, 3)),
+        ((15, 7, 3), 5, (2, 2)), ((10, 7, 3), 4, (3, 3)), ((11, 3, 2), 6, (1, 1)), ((5, 3, 2), 3, (1, 1)),
+        ((4, 2, 1), 4, (0, 1)), ((100, 11, 5), 20, (3, 3)), ((30, 9, 4), 8, (3, 4)), ((200, 7, 3), 67, (2, 3))]
 # Net, frames, side: the maps (C, T, H, W) after each layer and each layer's parameters.
 SHAPES = [
     ("ST", 70, 224, [(120, 10, 32, 32), (40, 4, 11, 11), (20, 4, 6, 6)], [1215120, 1646440, 14420]),
-    ("ST", 70, 100, [(120, 10, 15, 15), (40, 4, 5, 5), (20, 4, 3, 3)], [1215120, 1646440, 14420]),
     ("ST", 50, 100, [(120, 8, 15, 15), (40, 3, 5, 5), (20, 3, 3, 3)], [1215120, 1646440, 14420]),
     ("FC_S_large", 70, 224, [(120, 24, 75, 75), (30, 13, 1, 1), (5, 14, 1, 1)], [123600, 81000030, 305]),
-    ("FC_S_large", 50, 224, [(120, 17, 75, 75), (30, 9, 1, 1), (5, 10, 1, 1)], [123600, 81000030, 305]),
-    ("FC_S_large", 70, 150, [(120, 24, 50, 50), (30, 13, 1, 1), (5, 14, 1, 1)], [123600, 36000030, 305]),
     ("FC_S_large", 150, 128, [(120, 50, 43, 43), (30, 26, 1, 1), (5, 27, 1, 1)], [123600, 26625630, 305]),
-    ("FC_S_large", 104, 128, [(120, 35, 43, 43), (30, 18, 1, 1), (5, 19, 1, 1)], [123600, 26625630, 305]),
     ("FC_S", 70, 100, [(120, 35, 50, 50), (30, 18, 1, 1), (5, 19, 1, 1)], [123600, 45000030, 305]),
-    ("FC_S", 50, 100, [(120, 25, 50, 50), (30, 13, 1, 1), (5, 14, 1, 1)], [123600, 45000030, 305]),
     ("FC_S_multi", 30, 100, [(120, 8, 20, 20), (30, 4, 1, 1), (5, 5, 1, 1)], [392160, 7200030, 305]),
     ("FC", 70, (100, 200), [(200, 24, 34, 67), (1, 1, 1, 1)], [206000, 10934401]),
 ]
@@ -106,11 +81,10 @@ def test_values_gradients_and_one_step_of_adam_equal_the_released_program(name, 
         assert np.abs(stepped - golden[f"p{i}_adam1"]).max() < 1e-6, i
 
 
-@pytest.mark.parametrize("axis, out, pads", SAME)
-def test_same_padding_is_tensorflows(axis, out, pads):
-    size, kernel, stride = axis
-    assert same_padding(*axis) == pads
-    assert (size + sum(pads) - kernel) // stride + 1 == out
+def test_same_padding_is_tensorflows():
+    for (size, kernel, stride), out, pads in SAME:
+        assert same_padding(size, kernel, stride) == pads
+        assert (size + sum(pads) - kernel) // stride + 1 == out
 
 
 @pytest.mark.parametrize("net_type, frames, side, maps, counts", SHAPES)
@@ -159,18 +133,14 @@ def test_weights_are_drawn_with_std_a_thousandth_and_biases_are_zero():
     assert not torch.equal(f.layers[0].weight, other.layers[0].weight)
 
 
-def test_unknown_net_is_an_error_that_lists_the_nets():
-    with pytest.raises(ValueError) as caught:
-        descriptor("FC_L", 70, 224)
-    assert all(name in str(caught.value) for name in ("FC_L", *NETS))
-
-
 @pytest.mark.parametrize("net_type", NETS)
 def test_the_smallest_size_works_and_a_smaller_one_is_an_error_that_names_it(net_type):
     assert descriptor(net_type, 1, 1).features(video(1, (1, 1, 1))).numel() > 0
     for frames, side in ((0, 8), (8, 0), (8, (8, 0)), (-3, 8)):
         with pytest.raises(ValueError, match=r"1 frame of 1x1 pixels"):
             descriptor(net_type, frames, side)
+    with pytest.raises(ValueError, match=f"FC_L.*{net_type}"):
+        descriptor("FC_L", 70, 224)
 
 
 @pytest.mark.parametrize("net_type", NETS)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tools import generators
 
 from data import InputError
 from field import gaussian
@@ -11,10 +12,6 @@ from langevin import langevin
 from reference import WhiteNoise, load_reference
 
 SIZE = (12, 10, 14)
-
-
-def generators(count, first=0):
-    return [torch.Generator().manual_seed(first + k) for k in range(count)]
 
 
 def ar1(n, r):
@@ -37,9 +34,9 @@ def gaussian_clips(count, size=SIZE, seed=0):
     return videos.float(), correlations, std, mean, mix @ mix.T
 
 
-def draw(q, count, first=100):
+def draw(q, count):
     """Videos in grey levels from noise of q."""
-    return (q.video(q.noise(generators(count, first))) + q.mean).double()
+    return (q.video(q.noise(generators(count, 100))) + q.mean).double()
 
 
 def covariances(q, place):
@@ -96,8 +93,8 @@ def test_what_moves_downwards_in_the_clip_does_in_samples():
     assert column[13, 13, 8] > 0.75 and column[11, 11, 8] > 0.75 and column[13, 11, 8].abs() < 0.4
 
 
-def test_samples_have_the_clips_mean_variance_colours_and_autocorrelation(field):
-    _, correlations, std, mean, colours = gaussian_clips(1)
+def test_samples_have_the_clips_mean_variance_and_colours(field):
+    _, _, std, mean, colours = gaussian_clips(1)
     x = draw(field, 400)
     each = x.transpose(0, 1).flatten(1, 2)  # (3, samples, H, W)
     sigma = std * colours.diagonal().sqrt().view(3, 1, 1)
@@ -108,10 +105,6 @@ def test_samples_have_the_clips_mean_variance_colours_and_autocorrelation(field)
     unit = (x - mean) / std  # as if all pixels were alike
     flat = unit.transpose(0, 1).flatten(1)
     assert torch.allclose(flat @ flat.T / flat.shape[1], colours, atol=0.05)
-    unit /= colours.diagonal().sqrt().view(3, 1, 1, 1)
-    for axis, *each in zip((2, 3, 4), correlations, (12, 5, 7), field.box, strict=True):
-        found = torch.corrcoef(unit.movedim(axis, 0).flatten(1))
-        assert (found - tapered(*each)).abs().max() < 0.06, axis
 
 
 def test_a_pixel_has_its_clips_colours_as_often_as_the_clip(monkeypatch):
@@ -146,35 +139,13 @@ def test_the_axes_of_neighbours_point_the_same_way():
 # ---------------------------------------------------------------------------------------------- the gradient's way back
 
 
-def in_float64(q):
-    q = GaussianField(**q.state())
-    q.amplitude, q.scale = q.amplitude.double(), 0.9 * q.scale.double()
-    q.maps = {name: each.double() for name, each in q.maps.items()}
-    return q
-
-
-def test_the_gradients_way_back_is_the_transpose_of_the_maps_derivative(moving_field):
-    q, random = in_float64(moving_field[0]), torch.Generator().manual_seed(0)
-    y, step = (torch.randn(2, 3, *q.amplitude.shape, generator=random, dtype=torch.float64) for _ in range(2))
-    g = torch.randn(2, 3, *q.size, generator=random, dtype=torch.float64)
-    moved = (q.video(y + 1e-8 * step) - q.video(y - 1e-8 * step)) / 2e-8  # (dx/dy) step
-    met = []
-    back = q.pull(y, lambda x: met.append(x) or g)  # (dx/dy)^T g
-    assert torch.equal(met[0], q.video(y)) and not met[0].requires_grad and not back.requires_grad
-    assert (back * step).sum().item() == pytest.approx((g * moved).sum().item(), rel=1e-4)
-    for axis in range(3):  # and not only in the sum: along each of the three fields
-        one = torch.zeros_like(step)
-        one[:, axis] = step[:, axis]
-        moved = (q.video(y + 1e-8 * one) - q.video(y - 1e-8 * one)) / 2e-8
-        expected, size = (g * moved).sum().item(), moved.norm().item()
-        assert (back * one).sum().item() == pytest.approx(expected, abs=1e-3 * size)
-
-
 def test_the_way_back_of_a_function_is_its_gradient_at_the_noise(moving_field):
-    for q in (moving_field[0], moving_field[0].resized((15, 12, 16), loop=True),
-              WhiteNoise(SIZE, mean=torch.tensor(100.0), sigma=2.0)):
-        y = q.noise(generators(2))
-        found = q.pull(y, lambda x: 0.2 * x)
+    field = GaussianField(**moving_field[0].state() | {"scale": 0.9})
+    white = WhiteNoise(SIZE, mean=torch.tensor(100.0), sigma=2.0)
+    for q in (field, field.resized((15, 12, 16), loop=True), white):
+        y, seen = q.noise(generators(2)), []
+        found = q.pull(y, lambda x, seen=seen: seen.append(x.clone()) or 0.2 * x)
+        assert torch.equal(seen[0], q.video(y)) and not found.requires_grad
         y.requires_grad_()
         [expected] = torch.autograd.grad(0.1 * q.video(y).square().sum(), y)
         assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max())
@@ -280,39 +251,27 @@ def test_balance_brings_sigma_towards_equal_motion_and_stops_learning_at_the_lea
     assert q.scale is place and q.scale.item() == pytest.approx(scale, rel=1e-5)  # where a CUDA graph looks for it
 
 
-def test_sigma_settles_where_videos_move_like_the_clip(moving_field):
-    q = GaussianField(**moving_field[0].state() | {"scale": 0.3})
-    y = q.noise(generators(6))
-    for _ in range(20):
-        q.balance(motion(1.2 * q.video(y), q.several))  # f adds a fifth
-    assert gaussian.LEAST < q.scale < 1
-    assert motion(1.2 * q.video(y)) == pytest.approx(q.motion, rel=0.02)
-
-
 # ------------------------------------------------------------------------------------------------------- unusual clips
 
 
-@pytest.mark.parametrize("level", [0, 77, 255])
-@pytest.mark.parametrize("count", [1, 3])
-def test_clips_that_stand_still_have_no_field(level, count):
-    videos = level + 10.0 * torch.arange(count).view(-1, 1, 1, 1, 1).expand(count, 3, 70, 8, 9)
-    with pytest.raises(InputError, match="not move"):
-        GaussianField.fit(videos)
-    with pytest.raises(InputError, match="not move"):
-        GaussianField.fit(videos[:, :, :1])
+def test_clips_that_stand_still_have_no_field():
+    several = 10.0 * torch.arange(3).view(-1, 1, 1, 1, 1).expand(3, 3, 9, 8, 9)
+    for videos in (torch.full((1, 3, 9, 8, 9), 77.0), several):
+        for part in (videos, videos[:, :, :1]):
+            with pytest.raises(InputError, match="not move"):
+                GaussianField.fit(part)
 
 
-def test_a_grey_clip_stays_grey(moving_field):
-    q = GaussianField.fit(moving_field[1].mean(1, keepdim=True).expand(-1, 3, -1, -1, -1).contiguous())
-    x = draw(q, 3)
-    assert (x - x.mean(1, keepdim=True)).abs().max() < 0.02 and x.std(2).mean() > 10
-
-
-def test_a_pixel_that_stands_still_stays_still(moving_field):
+def test_what_is_grey_or_stands_still_in_the_clip_does_so_in_samples(moving_field):
+    grey = draw(GaussianField.fit(moving_field[1].mean(1, keepdim=True).expand(-1, 3, -1, -1, -1).contiguous()), 3)
+    assert (grey - grey.mean(1, keepdim=True)).abs().max() < 0.02 and grey.std(2).mean() > 10
     videos = moving_field[1].clone()
     videos[..., :5, :] = 40
-    x = draw(GaussianField.fit(videos), 3)
-    assert (x[..., :4, :] - 40).abs().max() < 1.5 and x[..., 6:, :].std(2).mean() > 10
+    still = draw(GaussianField.fit(videos), 3)
+    assert (still[..., :4, :] - 40).abs().max() < 1.5 and still[..., 6:, :].std(2).mean() > 10
+    speck = torch.full((1, 3, 10, 8, 8), 50.0)
+    speck[0, 0, ::2, 3, 4] = 51  # flickers
+    assert (draw(GaussianField.fit(speck), 2) - 50).abs().max() < 5
 
 
 @pytest.mark.parametrize("stationary", [False, True])
@@ -323,10 +282,3 @@ def test_two_frames_are_enough(stationary, moving_field):
     assert x.shape == (40, 3, 2, 12, 16) and torch.isfinite(x).all()
     assert x.mean().item() == pytest.approx(videos.mean().item(), abs=0.2 * videos.std().item())
     assert torch.isfinite(draw(q.resized((9, 12, 16)), 1)).all()
-
-
-def test_a_single_speck_that_flickers_gives_finite_videos():
-    videos = torch.full((1, 3, 10, 8, 8), 50.0)
-    videos[0, 0, ::2, 3, 4] = 51
-    x = draw(GaussianField.fit(videos), 2)
-    assert torch.isfinite(x).all() and (x - 50).abs().max() < 5

@@ -40,7 +40,7 @@ def copy_of_learned(runs, copy_of):
 def test_new_videos_have_the_size_that_is_asked_for(net_type, more, shape, copy_of_learned):
     output = copy_of_learned(net_type)
     before = contents(output)
-    done = sample(output, *more.split())
+    done = sample(output, *more.split(), steps=1)
     assert (done.code, done.err) == (0, "") and f"{shape[0]} new videos of {shape[1]} frames" in done.out
     assert ("not judged: data_path 'none'" in done.out) == (shape[2:4] == (16, 16))
     assert new_videos(output).shape == shape
@@ -110,7 +110,7 @@ def test_the_seed_decides_new_videos_and_no_two_are_alike(copy_of_learned):
 def test_the_chunk_changes_no_new_video(copy_of_learned):
     output, videos = copy_of_learned("ST"), []
     for chunk in (0, 1, 2):
-        assert sample(output, "-num_frames", 15, "-chunk", chunk).code == 0
+        assert sample(output, "-num_frames", 15, "-chunk", chunk, steps=1).code == 0
         videos.append(new_videos(output).astype(int))
     assert np.abs(videos[0] - videos[1]).max() <= 1 and np.abs(videos[0] - videos[2]).max() <= 1
     assert videos[0].std() > 0

@@ -2,13 +2,13 @@
 
 import io
 
-import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 
 import utils
+from data import read
 
 
 def test_a_generators_stream_depends_on_its_key_alone():
@@ -25,19 +25,11 @@ def test_a_generators_stream_depends_on_its_key_alone():
 
 def test_pixels_are_clipped_and_rounded_and_nothing_else():
     values = torch.tensor([-300.0, -0.6, 0.4, 0.6, 99.4, 100.6, 254.6, 255.4, 900.0])
-    video = values.view(1, 1, 1, 1, 9).expand(2, 3, 4, 5, 9).clone().requires_grad_()
-    pixels = utils.to_uint8(video)
+    pixels = utils.to_uint8(values.view(1, 1, 1, 1, 9).expand(2, 3, 4, 5, 9).clone().requires_grad_())
     assert pixels.shape == (2, 4, 5, 9, 3) and pixels.dtype == np.uint8
     assert (pixels == np.array([0, 0, 0, 1, 99, 101, 255, 255, 255])[:, None]).all()
-    constant = utils.to_uint8(torch.full((1, 3, 2, 4, 4), 77.0))
-    assert (constant == 77).all()
-
-
-def test_axes_of_pixels_keep_their_meaning():
-    x = torch.arange(2 * 3 * 2 * 4 * 5).view(2, 3, 2, 4, 5).float()
-    pixels = utils.to_uint8(x)
-    for n, c, t, h, w in np.ndindex(*x.shape):
-        assert pixels[n, t, h, w, c] == x[n, c, t, h, w]
+    x = torch.arange(2 * 3 * 2 * 4 * 5).view(2, 3, 2, 4, 5)
+    assert np.array_equal(utils.to_uint8(x.float()), np.moveaxis(x.numpy(), 1, 4))  # axes keep their meaning
 
 
 def test_side_by_side_is_a_grid_on_white(moving):
@@ -66,49 +58,35 @@ def test_contact_sheet_has_a_row_of_eight_moments_for_each_video(moving):
     assert utils.contact_sheet([moving(3, 10, 14)], ["short"]).shape[0] == 10
 
 
-def test_png_is_lossless(moving):
-    picture = moving(1, 9, 13)[0]
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(utils.png_bytes(picture)))), picture)
+def gif_of(video):
+    """The frames of its GIF, (T, H, W, 3), and how long each is shown, in ms."""
+    gif = Image.open(io.BytesIO(utils.gif_bytes(video)))
+    assert gif.size == video.shape[2:0:-1] and gif.info["loop"] == 0
+    each = [(np.asarray(frame.convert("RGB")), frame.info["duration"]) for frame in ImageSequence.Iterator(gif)]
+    return np.stack([frame for frame, _ in each]).astype(int), [duration for _, duration in each]
 
 
 def test_gif_has_every_frame_at_25_fps_and_loops(moving):
-    video = moving(12, 20, 30)
-    gif = Image.open(io.BytesIO(utils.gif_bytes(video)))
-    assert (gif.n_frames, gif.size, gif.info["loop"]) == (12, (30, 20), 0)
-    for t, frame in enumerate(video):
-        gif.seek(t)
-        assert gif.info["duration"] == 40
-        assert np.abs(np.asarray(gif.convert("RGB")).astype(int) - frame).mean() < 6
-
-
-def test_gif_of_a_still_video_lasts_as_long_as_the_video(moving):
-    gif = Image.open(io.BytesIO(utils.gif_bytes(np.repeat(moving(1), 12, axis=0))))
-    durations = []
-    for t in range(gif.n_frames):
-        gif.seek(t)
-        durations.append(gif.info["duration"])
-    assert sum(durations) == 12 * 40
+    frames, durations = gif_of(moving(12, 20, 30))
+    assert np.abs(frames - moving(12, 20, 30)).mean((1, 2, 3)).max() < 6 and durations == [40] * 12
+    assert sum(gif_of(np.repeat(moving(1), 12, axis=0))[1]) == 12 * 40  # a still video lasts as long
 
 
 def test_gif_of_one_grey_does_not_flicker():
     video = np.full((6, 12, 12, 3), 90, np.uint8)
     video[:, 4:8, 4:8] += np.arange(0, 60, 10, dtype=np.uint8)[:, None, None, None]
-    frames = iio.imread(utils.gif_bytes(video), plugin="pillow", extension=".gif", mode="RGB")
-    assert (frames[:, 0, 0] == frames[0, 0, 0]).all()
-    assert np.abs(frames.astype(int) - video).max() <= 6
+    frames, _ = gif_of(video)
+    assert (frames[:, 0, 0] == frames[0, 0, 0]).all() and np.abs(frames - video).max() <= 6
 
 
-@pytest.mark.parametrize("size", [(23, 17), (24, 17), (23, 16), (24, 16), (1, 1)])
+@pytest.mark.parametrize("size", [(23, 16), (24, 17), (1, 1)])
 def test_mp4_of_any_size_has_every_frame_at_25_fps(size, moving, tmp_path):
     video = moving(12, *size)
     path = tmp_path / "a.mp4"
     path.write_bytes(utils.mp4_bytes(video))
-    read = iio.imread(path, plugin="pyav")
-    padded = (12, size[0] + size[0] % 2, size[1] + size[1] % 2, 3)
-    assert read.shape == padded
-    difference = np.abs(read[:, : size[0], : size[1]].astype(int) - video).mean((1, 2, 3))
-    assert difference.max() < 10 and (size == (1, 1) or np.abs(np.diff(video.astype(int), axis=0)).mean() > 20)
-    assert iio.immeta(path, plugin="pyav")["fps"] == 25
+    frames, record = read(path)
+    assert frames.shape == (12, size[0] + size[0] % 2, size[1] + size[1] % 2, 3) and record.rate == 25
+    assert np.abs(frames[:, : size[0], : size[1]].astype(int) - video).mean((1, 2, 3)).max() < 10
 
 
 def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path):
