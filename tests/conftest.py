@@ -96,21 +96,11 @@ def undrawn():
 
 @pytest.fixture(scope="session")
 def run_script():
-    """run_script(flags, script, before) -> CompletedProcess of a program in its own process.
+    """run_script(flags, script) -> CompletedProcess of a program in its own process."""
 
-    before: Python statements that run there first, to break something at a chosen moment. start=True gives the Popen of
-    a process that runs on.
-    """
-
-    def run(flags, script="main.py", before="", timeout=100, start=False, **kwargs):
-        program = [sys.executable, str(ROOT / script)]
-        if before:
-            code = f"{before}\nimport runpy, sys\nsys.path.insert(0, {str(ROOT)!r})\nsys.argv = sys.argv[1:]\n"
-            program = [sys.executable, "-c", f"{code}runpy.run_path({script!r}, run_name='__main__')", script]
+    def run(flags, script="main.py"):
         environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-        arguments = {"cwd": ROOT, "env": environment, "text": True, **kwargs}
-        if start:
-            return subprocess.Popen([*program, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **arguments)
-        return subprocess.run([*program, *flags], capture_output=True, timeout=timeout, **arguments)
+        return subprocess.run([sys.executable, ROOT / script, *flags], cwd=ROOT, env=environment, text=True,
+                              capture_output=True, timeout=100)
 
     return run

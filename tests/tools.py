@@ -1,7 +1,6 @@
 """Helpers of the tests: small nets and videos, errors, and what runs have left."""
 
 import csv
-import shutil
 from fractions import Fraction
 
 import av
@@ -155,15 +154,6 @@ def fails(function, *args, **kwargs):
 def contents(folder):
     """Every file below a folder with its bytes, and every folder."""
     return {p.relative_to(folder): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
-
-
-def restore(folder, before):
-    """Put a folder back as it was, for the tests that follow one that failed."""
-    if contents(folder) != before:
-        shutil.rmtree(folder)
-        for name, content in before.items():
-            (folder / name.parent).mkdir(parents=True, exist_ok=True)
-            (folder / name).mkdir(exist_ok=True) if content is None else (folder / name).write_bytes(content)
 
 
 def assert_refused(done, *parts):
