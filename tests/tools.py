@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from data import InputError
 from fast.gradient import FastGradient
@@ -56,6 +57,15 @@ def encode(path, video, codec="libx264", pix_fmt="yuv420p", rate=25, options=Non
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
+
+
+def images(folder, pictures, name="{:03d}.png", **options):
+    """A folder of numbered pictures, arrays or Pillow's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for k, picture in enumerate(pictures):
+        each = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+        each.save(folder / name.format(k), **options)
+    return folder
 
 
 def net(net_type, size, **kwargs):

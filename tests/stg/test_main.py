@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from small import EPOCHS, LEARNED, call
-from tools import assert_refused, assert_same_run, contents, leaves, read_log, rows_of, state_of
+from tools import assert_refused, assert_same_run, contents, images, leaves, read_log, rows_of, state_of
 
 import data
 import main
@@ -123,9 +123,7 @@ def test_white_noise_gives_the_recorded_run(tmp_path, flags, moving):
     """Figures of a run before there were other references. On one machine they are the same bit for bit; other
     processors and libraries round the last digits in other ways."""
     recorded = json.loads((ROOT / "tests/golden/white_run.json").read_text())
-    (tmp_path / "waves/frames").mkdir(parents=True)
-    for t, frame in enumerate(moving(12, 16, 16)):
-        Image.fromarray(frame).save(tmp_path / f"waves/frames/{t:03d}.png")
+    images(tmp_path / "waves/frames", moving(12, 16, 16))
     more = ["-category", "waves", "-data_path", tmp_path, "-reference", "white", *recorded["flags"].split()]
     assert call(flags(tmp_path / "output", *more)).code == 0
     run = tmp_path / "output/waves"
@@ -358,10 +356,8 @@ def test_divergence_stops_at_once_names_what_and_where_and_keeps_the_last_good_s
     with monkeypatch.context() as patch:
         patch.setattr(FastGradient, "__call__", diverging)
         done = call(flags(tmp_path, "-num_epochs", EPOCHS))
-    assert done.code == 1
     [line] = done.err.splitlines()
-    for part in ("diverged", "epoch 3", "nan", "-lr", "-step_size"):
-        assert part in line
+    assert done.code == 1 and all(part in line for part in ("diverged", "epoch 3", "nan", "-lr", "-step_size"))
     assert state_of(tmp_path / "clip")["epoch"] == 2
     assert all(torch.isfinite(x).all() for x in leaves(state_of(tmp_path / "clip")).values() if torch.is_tensor(x))
     assert [row["epoch"] for row in rows_of(tmp_path / "clip")] == ["1", "2"]
@@ -369,21 +365,16 @@ def test_divergence_stops_at_once_names_what_and_where_and_keeps_the_last_good_s
     assert_same_run(tmp_path / "clip", learned)
 
 
-@pytest.mark.parametrize("given", ["-step_size 1e18", "-lr 1e12"])
-def test_settings_that_blow_up_end_in_one_line(given, tmp_path, flags):
-    done = call(flags(tmp_path, "-num_epochs", 9, *given.split()))
-    assert done.code == 1
-    [line] = done.err.splitlines()
-    assert "diverged in epoch" in line and given.split()[0] in line
-
-
-def test_a_dead_net_is_told_instead_of_learning_nothing(tmp_path, flags, monkeypatch):
+def test_settings_that_blow_up_and_a_dead_net_end_in_one_line(tmp_path, flags, monkeypatch):
+    for given in ("-step_size 1e18", "-lr 1e12"):
+        done = call(flags(tmp_path / given[1:3], "-num_epochs", 9, *given.split()))
+        [line] = done.err.splitlines()
+        assert done.code == 1 and "diverged in epoch" in line and given.split()[0] in line
     features = model.Descriptor.features
     monkeypatch.setattr(model.Descriptor, "features", lambda f, x: features(f, x) * 0)
-    done = call(flags(tmp_path, "-num_epochs", 2))
-    assert done.code == 1
+    done = call(flags(tmp_path / "dead", "-num_epochs", 2))
     [line] = done.err.splitlines()
-    assert "dead" in line and "epoch 1" in line
+    assert done.code == 1 and "dead" in line and "epoch 1" in line
 
 
 def test_overwrite_deletes_the_earlier_run_and_nothing_else_and_another_seed_gives_another(copy_of, learned, flags):

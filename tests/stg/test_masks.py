@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.io import savemat
-from tools import encode, fails
+from tools import encode, fails, images
 
 from data import MASK_TYPES, draw_mask, read_mask, read_recorded_mask
 
@@ -14,13 +14,6 @@ SQUARE[8:20, 8:20] = 1
 
 def drawn(kind, frames, size, seed=0):
     return draw_mask(kind, frames, size, np.random.default_rng(seed))
-
-
-def pictures(folder, frames, suffix="png"):
-    folder.mkdir(exist_ok=True)
-    for k, frame in enumerate(frames):
-        (frame if isinstance(frame, Image.Image) else Image.fromarray(frame)).save(folder / f"{k}.{suffix}")
-    return folder
 
 
 # --------------------------------------------------------------------------------------------------------- drawn
@@ -52,14 +45,13 @@ def test_missing_frames_hides_half_of_the_frames_each_as_often():
     assert np.abs(counts - 200).max() < 50  # 5 standard deviations
 
 
-@pytest.mark.parametrize("size", [(147, 147), (150, 150), (20, 31)])
-def test_salt_pepper_hides_half_of_the_blocks_anew_in_each_frame(size):
-    mask = drawn("salt_pepper", 20, size)
-    blocks = mask[:, ::7, ::7]
-    again = blocks.repeat(7, axis=1).repeat(7, axis=2)[:, : size[0], : size[1]]
-    assert np.array_equal(mask, again)  # 7x7 blocks
-    assert (blocks.sum((1, 2)) == blocks[0].size // 2).all()
-    assert len({frame.tobytes() for frame in mask}) == 20
+def test_salt_pepper_hides_half_of_the_blocks_anew_in_each_frame():
+    for height, width in ((147, 147), (20, 31)):
+        mask = drawn("salt_pepper", 20, (height, width))
+        blocks = mask[:, ::7, ::7]
+        assert np.array_equal(mask, blocks.repeat(7, axis=1).repeat(7, axis=2)[:, :height, :width])  # 7x7 blocks
+        assert (blocks.sum((1, 2)) == blocks[0].size // 2).all()
+        assert len({frame.tobytes() for frame in mask}) == 20
 
 
 def test_masks_follow_the_random_generator_but_for_those_that_are_not_drawn():
@@ -101,7 +93,7 @@ def test_masks_of_every_depth_hide_the_same(kind, tmp_path):
                "16 bit white": SQUARE.astype(np.uint16) * 65535, "float": SQUARE.astype(np.float32),
                "palette": palette, "inverted 1": Image.fromarray(SQUARE * 255).convert("1")}[kind]
     suffix = "tif" if kind == "float" else "png"
-    folder = pictures(tmp_path / "masks", [picture] * 4, suffix)
+    folder = images(tmp_path / "masks", [picture] * 4, f"{{}}.{suffix}")
     mask, record = read_recorded_mask(folder, 4, (32, 32))
     assert np.array_equal(mask, np.stack([SQUARE > 0] * 4)) and "hides 14.1%" in str(record)
     still, record = read_recorded_mask(folder / f"0.{suffix}", 4, (32, 32))
@@ -134,14 +126,14 @@ def test_a_mask_that_hides_nothing_or_nearly_all_is_an_error(tmp_path):
     inverted = np.full((32, 32), 255, np.uint8)
     inverted[0, :8] = 0
     for k, (picture, said) in enumerate(((inverted * 0, "hides no pixel"), (inverted, "99.2%"))):
-        assert said in fails(read_mask, pictures(tmp_path / str(k), [picture] * 3), 3, (32, 32))
-    more = pictures(tmp_path / "more", [255 - SQUARE * 255] * 3)
+        assert said in fails(read_mask, images(tmp_path / str(k), [picture] * 3), 3, (32, 32))
+    more = images(tmp_path / "more", [255 - SQUARE * 255] * 3)
     assert "more than half" in str(read_recorded_mask(more, 3, (32, 32))[1])
 
 
 def test_a_mask_goes_with_the_part_of_the_clip_that_is_used(tmp_path):
     moved = [np.roll(SQUARE, k, 1) * 255 for k in range(10)]
-    folder = pictures(tmp_path / "masks", moved)
+    folder = images(tmp_path / "masks", moved)
     mask, record = read_recorded_mask(folder, 3, (32, 32), start=4, step=2)
     assert np.array_equal(mask, np.stack(moved)[4:9:2] > 0) and "used 5-9" in str(record)
     itself, _ = read_recorded_mask(folder, 10, (32, 32), start=4)  # as many frames as the part has
@@ -160,7 +152,7 @@ def test_bad_mask_files_are_errors_that_name_them(tmp_path, moving):
     for name in ("empty.mat", "empty.npy"):
         (tmp_path / name).write_bytes(b"")
     encode(tmp_path / "short.mp4", moving(2, 16, 16))
-    pictures(tmp_path / "sizes", [SQUARE * 255, SQUARE[:20] * 255])
+    images(tmp_path / "sizes", [SQUARE * 255, SQUARE[:20] * 255])
     (tmp_path / "folder").mkdir()
     for path in [*tmp_path.iterdir(), tmp_path / "missing.npy"]:
         assert path.name in fails(read_mask, path, 3, (3, 3))

@@ -9,18 +9,9 @@ import numpy as np
 import pytest
 from av.video.reformatter import VideoReformatter
 from PIL import Image
-from tools import encode, fails
+from tools import encode, fails, images
 
 from data import VIDEO_SUFFIXES, list_clips, read, read_clip, read_picture
-
-
-def images(folder, pictures, name="{:03d}.png", **options):
-    """A folder of numbered pictures."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for k, picture in enumerate(pictures):
-        each = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-        each.save(folder / name.format(k), **options)
-    return folder
 
 
 def animation(path, video, **options):
@@ -218,18 +209,12 @@ def test_deep_video_is_read(codec, pix_fmt, tmp_path):
 @pytest.mark.parametrize("curve, name, grey", [(16, "PQ", 192), (18, "HLG", 146), (1, None, 129)])
 def test_hdr_is_tone_mapped_and_said(curve, name, grey, tmp_path):
     """The grey levels are those of OpenCV 5, which tone-maps, too, for mid-grey of 10 bits."""
-    path = tmp_path / "a.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"crf": "0"})
-        stream.height = stream.width = 64
-        stream.pix_fmt, context = "yuv420p10le", stream.codec_context
+    def setup(stream):
+        context = stream.codec_context
         context.color_range, context.colorspace, context.color_primaries, context.color_trc = 1, 9, 9, curve
-        for _ in range(3):
-            frame = av.VideoFrame(64, 64, "yuv420p10le")
-            for plane in frame.planes:
-                plane.update(struct.pack("<H", 512) * (plane.buffer_size // 2))
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+
+    video = np.full((3, 64, 64, 3), 130, np.uint8)
+    path = encode(tmp_path / "a.mp4", video, "libx264", "yuv420p10le", options={"crf": "0"}, setup=setup)
     frames, record = read(path)
     assert np.abs(frames.astype(int) - grey).max() <= 2
     assert (f"HDR ({name}) tone-mapped" in str(record)) == (name is not None)
@@ -315,17 +300,14 @@ def test_frames_of_several_sizes_need_a_size(tmp_path, moving):
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
-def test_a_pause_is_held(name, tmp_path, moving):
-    times = np.cumsum([0] + [20] * 5 + [100] + [20] * 5)
-    frames, record = read(encode(tmp_path / name, moving(12, 48, 64), times=times))
-    about(frames, moving(12, 48, 64)[[*range(5), *[5] * 5, *range(6, 12)]])
+def test_a_pause_is_held_and_times_that_jitter_lose_no_frame(name, tmp_path, moving):
+    video, times = moving(12, 48, 64), np.cumsum([0] + [20] * 5 + [100] + [20] * 5)
+    frames, record = read(encode(tmp_path / name, video, times=times))
+    about(frames, video[[*range(5), *[5] * 5, *range(6, 12)]])
     assert record.rate == 50 and "pauses held" in str(record)
-
-
-def test_times_that_jitter_lose_no_frame(tmp_path, moving):
-    times = np.cumsum(np.r_[0, np.random.default_rng(0).integers(28, 40, 49)])  # as phones write them
-    frames, record = read(encode(tmp_path / "a.mp4", moving(50, 48, 64), times=times))
-    about(frames, moving(50, 48, 64))
+    video, times = moving(50, 48, 64), np.cumsum(np.r_[0, np.random.default_rng(0).integers(28, 40, 49)])  # as phones
+    frames, record = read(encode(tmp_path / name, video, times=times))
+    about(frames, video)
     assert abs(record.rate - 1000 / np.diff(times).mean()) < 0.5
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from small import EPOCHS, call
-from tools import assert_refused, assert_same_run, assert_same_state, read_log
+from tools import assert_refused, assert_same_run, assert_same_state, images, read_log
 
 import data
 import main
@@ -25,10 +25,8 @@ def test_hidden_pixels_are_never_looked_at(reference, tmp_path, flags, moving):
     hidden = np.random.default_rng(0).random(clip.shape[:3]) < 0.4
     np.save(tmp_path / "mask.npy", hidden)
     for name, change in (("one", 0), ("two", 77)):
-        folder = tmp_path / name / "clip" / "images"
-        folder.mkdir(parents=True)
-        for t, frame in enumerate(np.where(hidden[..., None], clip // 2 + change, clip).astype(np.uint8)):
-            Image.fromarray(frame).save(folder / f"{t}.png")
+        frames = np.where(hidden[..., None], clip // 2 + change, clip).astype(np.uint8)
+        images(tmp_path / name / "clip/frames", frames)
         more = ["-mask_type", "external", "-mask_file", tmp_path / "mask.npy", "-num_epochs", 2]
         more += ["-reference", reference, "-data_path", tmp_path / name]
         assert call(flags(tmp_path / f"output_{name}", *more)).code == 0
