@@ -5,8 +5,7 @@ import io
 from types import SimpleNamespace
 from unittest import mock
 
-import av
-import numpy as np
+from tools import encode
 
 import main
 import main_dyn_G
@@ -54,14 +53,7 @@ def succeeds(program, *arguments, **kwargs):
 
 def write_film(path, video, rate=25):
     """A video file of frames uint8 (T, H, W, 3). Returns its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=rate)
-        stream.height, stream.width, stream.pix_fmt = *video.shape[1:3], "yuv420p"
-        for frame in video:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-        container.mux(stream.encode())
-    return path
+    return encode(path, video, rate=rate)
 
 
 def frames_of(folder):
