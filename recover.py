@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 import utils
-from data import to_tensor
+from data import InputError, to_tensor
 from field.conditional import ConditionalField
 from judge.fillings import interpolate_linear
 
@@ -43,6 +43,8 @@ def load_recovery(saved, hidden, mean, batch_size):
     mean: the reference's, which is taken from grey levels."""
     masks = list(torch.from_numpy(hidden)[:, None].to(mean.device).split(batch_size))
     if "field" in saved:
+        if "trust" not in saved["field"]:
+            raise InputError("this run filled in hidden pixels in an earlier way: begin anew (-overwrite)")
         field = ConditionalField(hidden, **saved["field"])
         return FieldRecovery(masks, saved["I"], field, mean, saved["fields"], saved["slopes"])
     return WhiteRecovery(masks, saved["I"], saved.get("average", saved["I"]))
@@ -98,7 +100,7 @@ class FieldRecovery:
         """The clips I of mini-batch number b with new hidden pixels."""
         first, new, slopes = b * len(self.I[0]), [], gradient(I) * self.hidden[b]
         for k, (slope, generator) in enumerate(zip(slopes, generators), start=first):
-            slope = self.field.pull(slope)
+            slope = self.field.pull(k, slope)
             v = self.field.move(k, self.fields[k], slope, sigma, RHO, generator)
             self.found[k] = v, slope
             new.append(self.field.video(k, v))

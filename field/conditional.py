@@ -16,6 +16,7 @@ from field.spectrum import AXES
 MARGIN = 16  # frames, rows and columns of the box beyond the videos, at least
 NEAR = 5  # side of the square over which a pixel's std is taken
 SMOOTHING = 1.5  # std of the window that smooths a power spectrum, in frequency bins
+STILL = 1e-4  # variance of a pixel at the least, as a share of the clip's
 FLOOR = 0.01  # white noise in a field, as a share of its variance
 ROUNDING = 1 / 12  # variance that rounding to whole grey levels adds
 STEPS, ACCURACY, ROUGH = 60, 0.03, 0.1  # conjugate gradients: how many at most, and to what share the error is to fall
@@ -24,12 +25,14 @@ STEPS, ACCURACY, ROUGH = 60, 0.03, 0.1  # conjugate gradients: how many at most,
 class ConditionalField:
     """q(hidden | visible): clips as their mean images plus a stationary Gaussian field, fitted to visible pixels.
 
-        x = mean + C v,    v ~ N(0, K),    K = F^-1 P F
+        x = mean + C D v,    v ~ N(0, K),    K = F^-1 P F
 
     C turns channels that are uncorrelated into colours; F: the Fourier transform over the box; P: the power spectrum of
-    each channel. Given the visible pixels v is Gaussian, too: with Q = K^-1, of covariance S = (Q_hh)^-1 on the hidden
-    pixels h, around m, `expected`, which is Wiener interpolation (kriging). But what stands still in a clip does so in
-    samples: their covariance is D S D, D the clip's std at a pixel over that of the whole clip.
+    each channel; D^2: the clip's std at a pixel over that of the whole clip. Given the visible pixels v is Gaussian,
+    too: with Q = K^-1, of covariance S = (Q_hh)^-1 on the hidden pixels h, around m, `expected`, which is Wiener
+    interpolation (kriging). But what stands still in a clip does so in samples: their covariance is D S D. (With D^2 in
+    the place of D one Gaussian would do for both; its expectation is further off, since where little moves the rest is
+    the film's noise.)
 
     A stationary field knows of no motion. So a hidden frame between two visible ones counts as observed, with an error,
     half way along the motion from one to the other (field.motion); the precision of that adds to Q_hh.
@@ -45,7 +48,7 @@ class ConditionalField:
         self.box = box_of(self.size)
         self.free = [boxed(torch.from_numpy(mask).float().to(power.device), 1.0) for mask in hidden]
         self.precision = 1 / power[..., None].repeat(1, 1, 1, 1, 2)  # of K, for real and imaginary part
-        self.observed = [boxed(x) for x in self.trust]
+        self.observed = [boxed(x * d.square()[:, None]) for x, d in zip(self.trust, scale)]  # of v, (3, T', H', W')
         self.parts = [self.preconditioner(*pair) for pair in zip(self.free, self.observed)]
 
     def preconditioner(self, free, observed):
@@ -66,11 +69,12 @@ class ConditionalField:
             mean = np.where(shown.any(1), mean, filled.mean(1))  # (N, H, W, 3), over the moments a pixel is visible
             away = filled - mean[:, None]
             channels = np.linalg.eigh(np.cov(away[~hidden].T))[1].astype(np.float32)
-            fields = np.moveaxis(away @ channels, 4, 1)
-            parts = {"channels": torch.from_numpy(channels).to(device), "scale": local_scale(fields, hidden).to(device),
+            fields = torch.from_numpy(np.ascontiguousarray(np.moveaxis(away @ channels, 4, 1))).float().to(device)
+            scale = local_scale(fields, torch.from_numpy(hidden).to(device))
+            parts = {"channels": torch.from_numpy(channels).to(device), "scale": scale,
                      "mean": torch.from_numpy(np.moveaxis(mean, 3, 1).copy()).float().to(device),
                      "trust": torch.from_numpy(trust).to(device)}
-            v = [boxed(torch.from_numpy(np.ascontiguousarray(x)).float().to(device)) for x in fields]
+            v = [boxed(x) for x in fields / scale[:, :, None]]
             first = cls(hidden, power=spectrum_of(v), bar=bar, **parts)
             draws = [first.sample(k, x, torch.Generator().manual_seed(k)) for k, x in enumerate(v)]
             fitted = cls(hidden, power=spectrum_of(draws), bar=bar, **parts)
@@ -149,11 +153,12 @@ class ConditionalField:
     def video(self, k, v):
         """x (3, T, H, W) in grey levels of clip k's field v."""
         t, h, w = self.size
-        return torch.einsum("ck,kthw->cthw", self.channels, v[:, :t, :h, :w]) + self.mean[k][:, None]
+        v = v[:, :t, :h, :w] * self.scale[k][:, None]
+        return torch.einsum("ck,kthw->cthw", self.channels, v) + self.mean[k][:, None]
 
-    def pull(self, g):
+    def pull(self, k, g):
         """The gradient with respect to v, given that with respect to x = video(k, v), (3, T, H, W)."""
-        return boxed(torch.einsum("ck,cthw->kthw", self.channels, g))
+        return boxed(torch.einsum("ck,cthw->kthw", self.channels, g) * self.scale[k][:, None])
 
     def state(self):
         """What a checkpoint keeps, as tensors."""
@@ -162,12 +167,14 @@ class ConditionalField:
 
 
 def local_scale(fields, hidden):
-    """D (N, 3, H, W): how much fields (N, 3, T, H, W) move near each pixel, over the mean, by visible pixels alone."""
-    shown = torch.from_numpy(~hidden[:, None]).float()
-    squares = (torch.from_numpy(np.ascontiguousarray(fields)).float().square() * shown).sum(2)
+    """D (N, 3, H, W): the root of how much fields (N, 3, T, H, W) move near each pixel, over the mean, by visible
+    pixels alone."""
+    shown = (~hidden[:, None]).float()
+    squares = (fields.square() * shown).sum(2)
     squares, count = (avg_pool2d(x, NEAR, stride=1, padding=NEAR // 2) for x in (squares, shown.sum(2)))
     overall = squares.mean((2, 3), keepdim=True) / count.mean((2, 3), keepdim=True)
-    return torch.where(count > 0, squares / count.clamp_min(1e-6) / overall.clamp_min(1e-6), 1.0).sqrt()
+    share = torch.where(count > 0, squares / count.clamp_min(1e-6) / overall.clamp_min(1e-6), 1.0)
+    return share.clamp_min(STILL).sqrt().sqrt()
 
 
 def box_of(size):

@@ -56,7 +56,7 @@ def test_the_mean_of_samples_is_the_fields_until_f_has_a_gradient(moving):
         moved = recovery.move(0, I, gradient, sampler, 0.5, 1.0, [torch.Generator().manual_seed(epoch)])
         assert torch.equal(moved[~hidden.expand_as(I)], I[~hidden.expand_as(I)])
         recovery.update([moved], epoch)
-    step = field.video(0, 0.25 * field.spread(0, field.pull((2 * g * hidden)[0]))) - field.mean[0][:, None]
+    step = field.video(0, 0.25 * field.spread(0, field.pull(0, (2 * g * hidden)[0]))) - field.mean[0][:, None]
     assert step.norm() > 1
     off = recovery.mean(0.5)[0] - torch.where(hidden, expected + step, I)
     assert off.norm() < 0.1 * step.norm()
