@@ -138,7 +138,9 @@ def numbers_shown(browser, selector=".film canvas"):
 
 
 def decoded(browser, player=0):
-    browser.until(f"Player.all.length > {player} && Player.all[{player}].films.every(film => film.have.every(Boolean))")
+    """Wait until all is there: nothing moves on the page any more, and the films are decoded."""
+    browser.until(f"document.readyState == 'complete' && Player.all.length > {player} && "
+                  f"Player.all[{player}].films.every(film => film.have.every(Boolean))")
 
 
 def test_films_are_in_step_and_controls_work_by_key_and_click(browser, make_run, tmp_path):

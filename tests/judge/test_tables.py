@@ -5,7 +5,6 @@ import pytest
 
 from data import draw_mask
 from judge.metrics import BEST_PSNR, chain_distance, recovery_metrics, texture_metrics
-from judge.pictures import draw_texture_report
 from judge.tables import FILLINGS, print_table, recovery_report, set_report, write_csv
 
 
@@ -47,5 +46,4 @@ def test_videos_beside_several_clips(clip, tmp_path, capsys):
     assert np.array_equal(portraits["observed"]["middle"], clip[35])
     print_table(table)
     write_csv(tmp_path / "t.csv", table)
-    draw_texture_report(tmp_path / "t.png", portraits, 3)
     assert "nearest" in capsys.readouterr().out and len((tmp_path / "t.csv").read_text().splitlines()) == 6

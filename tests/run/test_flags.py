@@ -1,5 +1,8 @@
 """The command line: exact flags, errors of one line, help, exit codes."""
 
+import runpy
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -111,3 +114,15 @@ def test_a_program_that_ends_well_is_exit_0_and_a_bug_is_a_traceback(capsys):
     assert run_program(lambda: None, BadInput) == 0 and capsys.readouterr().err == ""
     with pytest.raises(ZeroDivisionError):
         run_program(lambda: 1 / 0, BadInput)
+
+
+@pytest.mark.parametrize("line", [
+    "main.py -category nowhere", "main_dyn_G.py -category nowhere", "main_videogan.py -category nowhere",
+    "evaluate.py -observed nowhere -synthesized nowhere", "stabilize.py -videos nowhere -output nowhere",
+    "gallery.py nowhere"])
+def test_a_script_ends_with_the_exit_code_of_its_program(line, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", line.split())
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(Path(__file__).parents[2] / line.split()[0]), run_name="__main__")
+    [error] = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2 and error.startswith(f"{line.split()[0]}: ") and "nowhere" in error
