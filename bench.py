@@ -4,6 +4,7 @@
     python bench.py -json out.json  # the same figures for a program
     python bench.py -run            # where the time of a whole run of main.py goes: a shipped clip, 64 px, 20 epochs
     python bench.py -run -im_size 128 -num_epochs 60   # of another; what stands after -run are flags of main.py
+    torchrun --nproc_per_node 4 bench.py   # what four processes gain over one, each with a GPU or one thread
 
 'plain' is what the library offers: its convolution everywhere and autograd, float32, contiguous tensors. A Langevin
 step is gradient, drift and noise; a learning step is the gap of 3 chains and 1 observed video, its gradient, and Adam.
@@ -11,7 +12,9 @@ GFLOP/s count the multiplications and additions that the model needs, whatever i
 a matrix product of the same type reaches in the same run (2048 x 2048 on a CPU). The error is the gradient's against
 float64 (relative norm; 32 px, 14 frames, units clear of their kinks, so that arithmetic alone counts). There is no bf16
 where the machine has no instructions for it. '+ field' is what a step takes longer with -reference field: its map from
-noise to video and back.
+noise to video and back. With N processes, an epoch is 5 Langevin steps and a learning step of 3 N chains and a clip, in
+float32: the first process makes it alone while the others wait, then all share it; efficiency is the time alone over N
+times that together, and what they exchange is the gradient of the parameters.
 """
 
 import argparse
@@ -33,10 +36,11 @@ import torch.nn.functional as F
 import utils
 from fast.device import multiplies_bfloat16, prepare
 from fast.gradient import FastGradient
-from fast.graph import LangevinGraph
+from fast.graph import FastLangevin, LangevinGraph
 from field.gaussian import GaussianField
 from langevin import langevin
 from model import descriptor
+from run import ranks
 from run.adam import Adam
 from run.flags import ArgumentParser, add_flag, device_name, positive_int
 
@@ -55,6 +59,7 @@ PARTS = {  # of a run: on its clock, one after the other, then in the background
 DELTA = 0.3
 WARM = 2  # rounds before those that count: memory still grows in them
 RUN = ("-category", "fire_pot", "-im_size", "64", "-preset", "quality", "-num_epochs", "20")
+STEPS = 5  # Langevin steps of an epoch
 CHAIN = 20  # Langevin steps that are timed at once on a GPU: one CUDA graph
 
 
@@ -153,11 +158,14 @@ def videos_of(f, count, device):
     return 50 * torch.randn(count, *f.size, 3, device=device).permute(0, 4, 1, 2, 3)
 
 
-def learn(features, videos, chains, optimizer):
-    """One learning step: the gap of the first `chains` videos and the last one, its gradient, Adam."""
+def learn(features, videos, chains, optimizer, share=None):
+    """One learning step: the gap of the first `chains` videos and the last one, its gradient, Adam. share: which of
+    them `videos` are, where other processes have the others."""
     sign = torch.tensor([1 / chains] * chains + [-1.0], device=videos.device)
     optimizer.zero_grad()
-    (features(videos).flatten(1).sum(1) * sign).sum().backward()
+    (features(videos).flatten(1).sum(1) * (sign[share] if share else sign)).sum().backward()
+    if share:
+        ranks.sum_([p.grad for p in optimizer.parameters])
     optimizer.step()
 
 
@@ -261,6 +269,52 @@ def print_table(rows):
               f"{r['gflops']:>9.0f}{r['share_of_product']:>6.0%} {peak:>9}{r['gradient_error']:>9.1e}{field:>9}")
 
 
+def scaling(net, device, rounds, chains):
+    """What the processes of torchrun gain in an epoch of one net."""
+    torch.manual_seed(0)
+    f = descriptor(net, 70, NETS[net]).to(device)
+    adam, gradient = Adam(f.parameters(), 1e-3, 0.5), FastGradient(f)
+
+    def time_epoch(share=None):
+        """Median seconds of an epoch with all chains and a clip, which is the last, or with a share of them."""
+        x = videos_of(f, len(range(chains + 1)[share or slice(None)]), device)
+        J = x[: len(range(chains)[share or slice(None)])]
+        langevin_steps = FastLangevin(score_of(gradient), gradient, STEPS, len(J))
+        generators = [utils.generator(device, k) for k in range(len(J))]
+
+        def epoch():
+            J.copy_(langevin_steps(J, DELTA, generators))
+            learn(f.features, x, chains, adam, share)
+
+        return statistics.median([seconds(epoch, device) for _ in range(WARM + rounds)][WARM:])
+
+    alone = ranks.first(time_epoch)
+    together = time_epoch(ranks.shares([chains + 1])[0])
+    return {"net": net, "processes": ranks.world(), "chains": chains, "seconds_alone": alone, "seconds": together,
+            "speedup": alone / together, "efficiency": alone / together / ranks.world(),
+            "bytes_exchanged": 4 * sum(p.numel() for p in f.parameters())}
+
+
+def print_scaling(rows):
+    print(f"{'net':<11}{'processes':>9}{'chains':>8}{'s/epoch':>9}{'alone':>9}{'x alone':>9}{'efficiency':>11}"
+          f"{'MB exchanged':>14}")
+    for r in rows:
+        print(f"{r['net']:<11}{r['processes']:>9}{r['chains']:>8}{r['seconds']:>9.4g}{r['seconds_alone']:>9.4g}"
+              f"{r['speedup']:>9.2f}{r['efficiency']:>11.0%}{r['bytes_exchanged'] / 1e6:>14.1f}")
+
+
+def several(args):
+    """The table of `scaling`, where torchrun has started several processes."""
+    device = ranks.start(args.device)
+    torch.set_num_threads(1)
+    prepare(device)
+    rows = [scaling(net, device, args.rounds, args.chains * ranks.world()) for net in args.nets]
+    print_scaling(rows)
+    if ranks.rank() == 0:
+        save_figures(args.json, rows)
+    ranks.end()
+
+
 def time_run(flags):
     """Seconds of a run of main.py with these flags, by PARTS; its outputs are deleted."""
     context, begun = multiprocessing.get_context("spawn"), time.time()
@@ -347,6 +401,8 @@ def main(argv=None):
         parts = time_run([*RUN, *args.run])
         print_parts(parts)
         return save_figures(args.json, parts)
+    if ranks.world() > 1:
+        return several(args)
     context, rows = multiprocessing.get_context("spawn"), []
     for net in args.nets:
         queue = context.Queue()

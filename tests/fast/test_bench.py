@@ -1,6 +1,11 @@
 """bench.py on small videos: its counts against PyTorch's own, and its table."""
 
+import json
+import os
 import queue
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -51,3 +56,17 @@ def test_the_parts_of_a_run_add_up(monkeypatch, capsys):
     bench.main(["-run", "-im_size", "32"])
     assert asked[-2:] == ["-im_size", "32"] and asked[:2] == ["-category", "fire_pot"]
     assert "whole         12.00 s" in capsys.readouterr().out  # from 1 to 13
+
+
+def test_two_processes_are_measured_beside_one(tmp_path):
+    root, script, figures = Path(bench.__file__).parent, tmp_path / "small.py", tmp_path / "figures.json"
+    script.write_text(f"import sys\nsys.path.insert(0, {str(root)!r})\nimport bench\nbench.NETS['ST'] = 16\n"
+                      f"bench.main(['-nets', 'ST', '-rounds', '2', '-device', 'cpu', '-json', {str(figures)!r}])\n")
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+                           script], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+                          timeout=300)
+    assert done.returncode == 0, done.stderr
+    [row], parameters = json.loads(figures.read_text()), sum(p.numel() for p in descriptor("ST", 70, 16).parameters())
+    assert (row["processes"], row["chains"], row["bytes_exchanged"]) == (2, 6, 4 * parameters)
+    assert row["efficiency"] == pytest.approx(row["seconds_alone"] / row["seconds"] / 2) and row["seconds"] > 0
+    assert done.stdout.count("ST ") == done.stdout.count("efficiency") == 1  # the first process alone speaks
