@@ -8,19 +8,17 @@ import math
 import sys
 import time
 
-import numpy as np
 import torch
 
 import utils
 from data import InputError, to_tensor
-from fast.device import pick_chunk, prepare
-from fast.gradient import FastGradient, pick_precision, some_frames
+from fast.device import prepare
+from fast.gradient import FastGradient
 from fast.graph import FastLangevin
-from field.gaussian import GaussianField
 from judge.page import write_page
-from model import descriptor, fixed_axes
-from recover import first_guess, load_recovery
-from reference import WhiteNoise, load_reference
+from model import descriptor
+from recover import load_recovery
+from reference import load_reference
 from run import ranks
 from run.adam import Adam, learning_rate
 from run.flags import RunError, listed, run_program
@@ -29,8 +27,9 @@ from run.loop import fit
 from sample import sample_learned
 from stg.chains import Chains
 from stg.inputs import read
-from stg.outputs import save_outputs
+from stg.outputs import FILMS, ROWS, save_outputs
 from stg.settings import CHANGEABLE, parse, settings_of
+from stg.start import first_state, how_to_compute
 from stg.tally import Tally
 
 SHOWN = ("gap", "chain_std")  # metrics on the progress bar
@@ -58,20 +57,21 @@ class Learner:
         self.step_size, self.lr, self.anneal = step_size, lr, anneal
         self.seed, self.log_step, self.settings = seed, log_step, settings
         self.precision, self.chunk = state["precision"], state["chunk"]
-        chains, weights, moments = (state.pop(name, None) for name in ("chains", "net", "optimizer"))
+        chains, pulls, weights, moments = (state.pop(name, None) for name in ("chains", "pulls", "net", "optimizer"))
         state = ranks.on(state, self.device)
         self.reference, self.optimizer = load_reference(state), Adam(f.parameters(), lr, beta1)
         f.load_state_dict(weights)
         if moments:
             self.optimizer.load_state_dict(moments)
         if hidden is None or ranks.rank():  # the first process alone moves hidden pixels
-            self.I, self.recovery = batches(to_tensor(videos).to(self.device) - self.reference.mean, batch_size), None
+            I = to_tensor(videos).to(self.device) - self.reference.mean
+            self.I, self.recovery = list(I.split(batch_size)), None
         else:
             self.recovery = load_recovery(state["recovered"], hidden, self.reference.mean, batch_size)
             self.I = self.recovery.I
         self.clips = (ranks.shares([len(I) for I in self.I], ranks.world() - 1 - ranks.rank()) if hidden is None else
                       [slice(0, 0 if ranks.rank() else len(I)) for I in self.I])  # those of its rows that count here
-        self.chains = Chains(chains, f, self.reference, [num_chain] * len(self.I), self.chunk,
+        self.chains = Chains(chains, pulls, f, self.reference, [num_chain] * len(self.I), self.chunk,
                              lambda b: noise(self.device, seed, 0, "start", b, num_chain))
         self.judged = hidden is None and all((video != video[:1]).any() for video in videos)  # by quick_metrics
         self.tilt = torch.zeros((), device=self.device)  # rms of df/dy
@@ -88,31 +88,37 @@ class Learner:
         """One epoch (Algorithm 1; Algorithm 2 where pixels are hidden): new chains, and the gradient of the weights."""
         self.optimizer.zero_grad()
         due = self.judged and (self.done + 1) % self.log_step == 0
-        I_new, y_new, seconds = [], [], 0.0
+        I_new, seconds = [], 0.0
         tally = Tally(self.f, self.reference, len(self.I), torch.cat(self.I) if due else None)
-        for b, (I, y) in enumerate(zip(self.I, self.chains.y, strict=True)):
-            begun, own = time.perf_counter(), self.chains.own[b]
-            generators = self.noise("J", b, self.num_chain)[own]
-            y = self.langevin(y, self.delta(), generators, out=self.chains.spare[b])  # synthesis: all pixels move
-            tilt = self.tilt.item()  # also waits for the device
-            tally.tilt = tilt if own.start == 0 < own.stop else 0.0  # of the first chain
+        for b, I in enumerate(self.I):
+            begun = time.perf_counter()
+            self.chains.move(b, self.synthesis)  # synthesis: all pixels move
+            tally.tilt = self.chains.pull(b)
             seconds += time.perf_counter() - begun
             if self.recovery:  # recovery: hidden pixels move
-                I = self.recovery.move(b, I, self.gradient, self.langevin, self.delta(), self.reference.share,
+                I = self.recovery.move(b, I, self.slopes, self.langevin, self.delta(), self.reference.share,
                                        self.noise("I", b, self.batch_size))
-            self.backward_gap(b, I, y, tally)
+            self.backward_gap(b, I, self.chains.y[b], tally)
             I_new.append(I)
-            y_new.append(y)
-        self.found = I_new, y_new, tally, seconds / (len(self.I) * self.sample_steps)
+        self.found = I_new, tally, seconds / (len(self.I) * self.sample_steps)
+
+    def synthesis(self, b, rows, y):
+        """The chains y, those rows of mini-batch b, after Langevin steps, and the rms of df/dy at the first of them."""
+        y = self.langevin(y, self.delta(), self.noise("J", b, self.num_chain)[rows])
+        self.check_finite(chain_mean=y.mean().item())
+        return y, self.tilt.item()
+
+    def slopes(self, I):
+        """df/dI of clips, a chunk at a time."""
+        return torch.cat([self.gradient(part) for part in I.split(self.chunk)])
 
     def commit(self):
-        """The epoch's step of Adam, by what all processes have found, and its videos in place of the ones before.
-        Returns its metrics."""
-        I, y, tally, seconds = self.found
+        """The epoch's step of Adam, by what all processes have found. Returns its metrics."""
+        I, tally, seconds = self.found
         tally.join([p.grad for p in self.f.parameters()])
         metrics = ranks.first(lambda: self.metrics(I, tally, seconds))
         self.I = I
-        self.chains.take(y)
+        self.chains.rest()
         self.optimizer.step(self.rate() * self.reference.balance(tally.motion()))
         self.done += 1
         if self.recovery:
@@ -120,7 +126,7 @@ class Learner:
         return metrics
 
     def undo(self):
-        """`learn` changes nothing that is not thrown away at its next beginning."""
+        """Nothing: `learn` goes on with the chains that have yet to move; what else it has found, it finds again."""
 
     def rate(self):
         """The learning rate of this epoch."""
@@ -169,9 +175,7 @@ class Learner:
     def check(self, metrics):
         """Stop a run that has diverged or died, before its state is touched."""
         epoch = self.done + 1
-        for name, value in metrics.items():
-            if value is not None and not math.isfinite(value):
-                raise RunError(f"diverged in epoch {epoch}: {name} is {value}; lower -lr or -step_size")
+        self.check_finite(**metrics)
         self.lost = self.lost + 1 if metrics["drift_to_noise"] == 0 else 0
         if self.lost == LOST:
             raise RunError(f"the chains have left the model in epoch {epoch}: f has no gradient there; "
@@ -180,12 +184,18 @@ class Learner:
             raise RunError(f"all units of the top layer are dead in epoch {epoch}: f is 0 everywhere, "
                            "nothing is learned any more; lower -lr or change -seed")
 
+    def check_finite(self, **metrics):
+        """Stop a run that has diverged."""
+        for name, value in metrics.items():
+            if value is not None and not math.isfinite(value):
+                raise RunError(f"diverged in epoch {self.done + 1}: {name} is {value}; lower -lr or -step_size")
+
     def state(self):
         """All that a resumed run needs, as plain types and tensors."""
         return {
             "net": self.f.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "chains": self.chains.whole(),
+            **self.chains.state(),
             "recovered": self.recovery and self.recovery.state(),
             "epoch": self.done,
             "reference": self.reference.state(),
@@ -201,38 +211,6 @@ class Learner:
         if self.recovery:
             videos = {"mean": self.recovery.mean(self.reference.share), "sample": self.recovery.sample()}
         return {name: utils.quantized(torch.cat(x) + self.reference.mean) for name, x in videos.items()}
-
-
-def first_state(f, videos, hidden, *, net_type, reference, refsig, batch_size, seed):
-    """The state of a run that has not begun, but for its chains: guesses of hidden pixels, the reference, the net."""
-    device, full, seen = next(f.parameters()).device, to_tensor(videos), videos
-    if hidden is not None:
-        full, recovered = first_guess(videos, hidden, reference == "field", device, seed)
-        seen = videos[~hidden]
-    if reference == "field":
-        q = GaussianField.fit(full.to(device), refsig, stationary=not any(fixed_axes(net_type)[1:]))
-    else:
-        mean = torch.tensor(seen.mean(dtype=np.float64), dtype=torch.float32)
-        q = WhiteNoise(f.size, mean=mean.to(device), sigma=refsig)
-    I = batches(full.to(device) - q.mean, batch_size)
-    wake(f, I[0][:1], each=reference == "field")
-    state = {"net": f.state_dict(), "epoch": 0, "reference": q.state()}
-    return state if hidden is None else state | {"recovered": recovered | {"I": I}}
-
-
-@torch.no_grad()
-def wake(f, I, each):
-    """Turn over the last layer's weights of units that are dead at the clip I: each of them, or only if all are.
-
-    Differs from the released code: a dead unit never learns, and a run without a live one learns nothing."""
-    dead = ~f.features(I).flatten(2).any(2).any(0)  # (c_out,)
-    if each or dead.all():
-        f.layers[-1].weight[dead] *= -1
-
-
-def batches(x, size):
-    """x (N, ...) as a list of mini-batches."""
-    return list(x.split(size))
 
 
 def noise(device, seed, epoch, kind, batch, count):
@@ -270,9 +248,9 @@ def learn(args):
             run.in_background(lambda: utils.save_frames(run.folder / "observed_sequence", observed))
 
     def outputs(moving, last):
-        epoch, pictures = learner.done, {"chain": learner.chains.shown(), **learner.observed()}
-        return lambda: save_outputs(args, learner, run, epoch, {name: x.cpu().numpy() for name, x in pictures.items()},
-                                    videos, hidden, moving, last)
+        pictures = learner.observed() | {"chain": learner.chains.shown(FILMS if moving else ROWS)}
+        epoch, pictures = learner.done, {name: x.cpu().numpy() for name, x in pictures.items()}
+        return lambda: save_outputs(args, learner, run, epoch, pictures, videos, hidden, moving, last)
 
     quick = args.device.type != "cpu" or (args.preset == "quality" and max(args.im_size) <= 64)
     about += f"\nsampling in {learner.precision}, {learner.chunk} videos at once"
@@ -286,15 +264,10 @@ def make_learner(args, f, state, videos, hidden):
         """What the other processes need of the state, too."""
         nonlocal state
         if state is None:
-            chunk = args.chunk or pick_chunk(f, f.size, args.batch_size + args.num_chain, args.device)
-            precision = args.precision
-            if precision == "auto":
-                seen = videos if hidden is None else np.where(hidden[..., None], np.uint8(0), videos)
-                precision = pick_precision(f, some_frames(seen, args.device, fixed_axes(args.net_type)[0]))
-            state = {"precision": precision, "chunk": chunk} | first_state(
+            state = how_to_compute(args, f, videos, hidden) | first_state(
                 f, videos, hidden, net_type=args.net_type, reference=args.reference, refsig=args.refsig,
                 batch_size=args.batch_size, seed=args.seed)
-        return {name: value for name, value in state.items() if name not in ("chains", "recovered")}
+        return {name: value for name, value in state.items() if name not in ("chains", "pulls", "recovered")}
 
     told = ranks.first(ready)
     return Learner(

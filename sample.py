@@ -19,6 +19,7 @@ from langevin import langevin
 from model import descriptor, fixed_axes
 from recover import first_guess, load_recovery
 from reference import load_reference
+from run import ranks
 from run.adam import learning_rate
 from run.flags import RunError
 from run.folder import delete_outputs, find_checkpoint, load_checkpoint
@@ -33,8 +34,9 @@ def sample_learned(args, given):
     """-test: new videos from a learned model, without learning. `given` has the flags that the user set."""
     prepare(args.device)
     run = Path(args.output_dir) / args.category
-    folder, state = run / "test", load_checkpoint(find_checkpoint(run, args.ckpt), args.device, "chains")
-    learned = state["settings"]
+    folder, state = run / "test", load_checkpoint(find_checkpoint(run, args.ckpt), "cpu", "chains")
+    chains, learned = [y for mini_batch in state.pop("chains") for y in mini_batch], state["settings"]
+    state = ranks.on(state, args.device)
     f = descriptor(learned["net_type"], learned["num_frames"], learned["im_size"]).to(args.device)
     f.load_state_dict(state["net"])
     size = (given.get("num_frames", learned["num_frames"]), *given.get("im_size", learned["im_size"]))
@@ -46,9 +48,9 @@ def sample_learned(args, given):
         size = (-(-size[0] // period) * period, *size[1:])
     margin = 0 if args.loop or size[0] == f.size[0] else MARGIN
     q = load_reference(state).resized((size[0] + 2 * margin, *size[1:]), args.loop)
-    y = first_noise(args, q, f.size, torch.cat(state["chains"]))
-    y = sample(f.wrap_time(args.loop), q, y, state, args)
-    J = utils.to_uint8(q.video(y) + q.mean)[:, margin : margin + size[0]]
+    if args.start == "chains" and (args.loop or q.size != f.size):
+        raise InputError("-start chains keeps the size that was learned, without -loop: use -start noise")
+    J = sample(f.wrap_time(args.loop), q, chains, state, args)[:, margin : margin + size[0]]
     delete_outputs(folder)
     utils.save_videos(folder, "synthesized", J, rate=args.fps or state.get("rate", utils.FPS))
     if args.loop:
@@ -109,22 +111,19 @@ def fill_in(args, given, f, state, size, folder):
     print(f"{len(videos)} clip(s) with their hidden pixels filled in are in '{folder}/final_results'")
 
 
-def first_noise(args, q, learned, chains):
-    """Where new videos start: noise of the reference q or, with -start chains, the saved chains of the size learned."""
+def first_noise(args, q, chains, which):
+    """Where new videos of these numbers start: noise of the reference q or, with -start chains, the saved chains."""
     if args.start == "noise":
-        return q.noise([utils.generator(args.device, args.seed, "start", k) for k in range(args.sample_size)])
-    if args.loop or q.size != tuple(learned):
-        raise InputError("-start chains keeps the size that was learned, without -loop: use -start noise")
-    return torch.stack([chains[k % len(chains)] for k in range(args.sample_size)])
+        return q.noise([utils.generator(args.device, args.seed, "start", k) for k in which])
+    return torch.stack([chains[k % len(chains)] for k in which]).to(args.device)
 
 
-def sample(f, q, y, state, args):
-    """y after -test_steps Langevin steps in the learned model of a checkpoint's state, each at the step size that
-    learning had at that share of its epochs."""
+def sample(f, q, chains, state, args):
+    """New videos, uint8 (N, T, H, W, 3), after -test_steps Langevin steps in the learned model of a checkpoint's state,
+    each at the step size that learning had at that share of its epochs; a chunk of them at a time."""
     learned, steps = state["settings"], range(1, args.test_steps + 1)
-    chunk = args.chunk or pick_chunk(f, q.size, len(y), args.device)
-    generators = [utils.generator(args.device, args.seed, "test", k) for k in range(len(y))]
-    gradient = FastGradient(f, state["precision"])
+    chunk = args.chunk or pick_chunk(f, q.size, args.sample_size, args.device)
+    gradient, J = FastGradient(f, state["precision"]), []
 
     def score(y):
         return q.pull(y, gradient).sub_(y, alpha=1 / q.sigma**2)
@@ -132,11 +131,17 @@ def sample(f, q, y, state, args):
     epochs = [state["epoch"] * k / len(steps) for k in steps]
     rates = [learning_rate(1.0, learned["anneal"], epoch, learned["num_epochs"]) for epoch in epochs]
     deltas = [q.step_size(learned["step_size"], rate) for rate in rates]
-    parts = [slice(k, k + chunk) for k in range(0, len(y), chunk)]
-    for rows, delta in tqdm(list(itertools.product(parts, deltas)), unit="step", disable=None):
-        y[rows] = langevin(y[rows], score, 1, delta, generators[rows])
-    check_finite(y)
-    return y
+    parts = [range(args.sample_size)[k : k + chunk] for k in range(0, args.sample_size, chunk)]
+    with tqdm(total=len(parts) * len(deltas), unit="step", disable=None) as bar:
+        for which in parts:
+            y, generators = first_noise(args, q, chains, which), [
+                utils.generator(args.device, args.seed, "test", k) for k in which]
+            for delta in deltas:
+                y = langevin(y, score, 1, delta, generators)
+                bar.update()
+            check_finite(y)
+            J.append(utils.to_uint8(q.video(y) + q.mean))
+    return np.concatenate(J)
 
 
 def check_finite(*samples):

@@ -1,4 +1,4 @@
-"""The chains of a run: which of them this process has, and where they live."""
+"""The chains of a run: which of them this process has, where they live, and how they move."""
 
 import math
 
@@ -7,49 +7,81 @@ import torch
 import utils
 from fast.device import holds
 from run import ranks
+from run.loop import uninterrupted
+
+STAYS = -1.0  # in place of the pull of a chain that has yet to move
 
 
 class Chains:
     """The chains of this process, y, as mini-batches. They live on the device or, where they do not fit, in the host's
-    memory, with room for their next state (spare), and visit the device `chunk` at a time.
+    memory, and visit the device `chunk` at a time. They move in their places, so that there are never more than a chunk
+    of them beside these; an epoch that is interrupted goes on with those that have yet to move in it.
 
-    counts: how many chains each mini-batch has in all; own: which of them are here, a slice each.
+    counts: how many chains each mini-batch has in all; own: which of them are here, a slice each; pulls: of each chain
+    that has moved in this epoch, the rms of df/dy at the first one of its chunk, else STAYS.
     """
 
-    def __init__(self, saved, f, reference, counts, chunk, generators):
-        """saved: a checkpoint's, or None, with which they start at noise of the reference: generators(b) has one for
-        each chain of mini-batch b."""
+    def __init__(self, saved, pulls, f, reference, counts, chunk, generators):
+        """saved, which is used up, and pulls: a checkpoint's, or None, with which chains start at noise of the
+        reference: generators(b) has one for each chain of mini-batch b."""
         self.device, self.reference, self.counts, self.chunk = next(f.parameters()).device, reference, counts, chunk
-        self.own = ranks.shares(counts)
-        rows, size = sum(own.stop - own.start for own in self.own), math.prod(reference.noise([]).shape[1:])
-        self.fit = holds(self.device, f, 2 * 4 * rows * size)
-        y = ranks.spread(saved, counts) or [self.first(generators(b)[own]) for b, own in enumerate(self.own)]
-        self.y = [self.home(each) for each in y]
-        self.spare = [None if self.fit else self.home(torch.empty_like(each)) for each in y]
-
-    def first(self, generators):
-        """Noise of the reference, a chain each generator."""
-        parts = [generators[k : k + self.chunk] for k in range(0, len(generators), self.chunk)] or [[]]
-        return torch.cat([self.home(self.reference.noise(part)) for part in parts])
+        self.own, self.like = ranks.shares(counts), reference.noise([])
+        rows = [own.stop - own.start for own in self.own]
+        self.fit = holds(self.device, f, 4 * sum(rows) * math.prod(self.like.shape[1:]))
+        saved = ranks.spread(saved, counts)
+        self.y = [self.first(generators(b)[own]) if saved is None else self.home(saved.pop(0))
+                  for b, own in enumerate(self.own)]
+        self.pulls = ranks.spread(pulls, counts) or [torch.full((n,), STAYS) for n in rows]
 
     def home(self, y):
         """y where the chains live."""
         return y.to(self.device) if self.fit else y.cpu().pin_memory()
 
-    def take(self, y):
-        """Take new chains in place of these."""
-        self.spare = self.spare if self.fit else self.y
-        self.y = y
+    def first(self, generators):
+        """Noise of the reference, a chain each generator."""
+        y = self.home(torch.empty_strided((len(generators), *self.like.shape[1:]), self.like.stride()))
+        for k in range(0, len(y), self.chunk):
+            y[k : k + self.chunk] = self.reference.noise(generators[k : k + self.chunk])
+        return y
 
-    def whole(self):
-        """Mini-batches of all processes' chains, in the first process."""
-        return ranks.collected(self.y, self.counts)
+    def move(self, b, step):
+        """Move the chains of mini-batch b that have yet to move in this epoch, the first one last. step(b, rows, y): of
+        the chains y, which are those rows of the whole mini-batch, the new state and the pull."""
+        for k in reversed(range(0, len(self.y[b]), self.chunk)):
+            here, pulls = (each[b][k : k + self.chunk] for each in (self.y, self.pulls))
+            stay = [j for j, pull in enumerate(pulls.tolist()) if pull == STAYS]
+            if stay:
+                first = self.own[b].start + k
+                y, pull = step(b, slice(first, first + len(here)), here.to(self.device, non_blocking=True))
+                with uninterrupted():
+                    for j in stay:
+                        here[j].copy_(y[j])
+                        pulls[j] = pull
 
-    def shown(self):
-        """All processes' chains, in the first one, as uint8 (N, T, H, W, 3)."""
+    def pull(self, b):
+        """The pull at the first chain of mini-batch b, or 0 where that is another process's."""
+        return self.pulls[b][0].item() if self.own[b].start == 0 < self.own[b].stop else 0.0
+
+    def rest(self):
+        """The epoch has ended: all have yet to move in the next."""
+        for pulls in self.pulls:
+            pulls.fill_(STAYS)
+
+    def state(self):
+        """What a checkpoint keeps of all processes' chains, in the first one."""
+        return {"chains": ranks.collected(self.y, self.counts), "pulls": ranks.collected(self.pulls, self.counts)}
+
+    def shown(self, count):
+        """The first chains, `count` or fewer, as uint8 (N, T, H, W, 3) in the first process."""
 
         def levels(y):
             return utils.quantized(self.reference.video(y.to(self.device)) + self.reference.mean).to(y.device)
 
-        own = [torch.cat([levels(part) for part in y.split(self.chunk)]) if len(y) else y for y in self.y]
-        return torch.cat(ranks.collected(own, self.counts))
+        enough = sum(own.stop - own.start for own in ranks.shares(self.counts, 0)) >= count  # in the first process
+        own, left = [], count if enough else sum(self.counts)
+        for y in self.y:
+            y = y[:left]
+            own.append(torch.cat([levels(part) for part in y.split(self.chunk)]) if len(y) else y)
+            left -= len(y)
+        own = own if enough else ranks.collected(own, self.counts)
+        return torch.cat([videos for videos in own if len(videos)])[:count]

@@ -1,4 +1,8 @@
-"""What a run of main.py says, shows and judges."""
+"""What a run of main.py says, shows and judges.
+
+Of more than FILMS chains the first ones have frames and films, and are judged. All are in the checkpoint, and main.py
+-test -start chains -test_steps 0 -sample_size N shows N of them.
+"""
 
 import math
 
@@ -8,6 +12,7 @@ import torch
 import utils
 from data import InputError
 from fast.device import available_memory, memory_per_video
+from field.spectrum import box_of
 from judge.clip import judge_by_clips
 from judge.tables import recovery_report, save_report
 from model import layer_table
@@ -15,12 +20,13 @@ from run import ranks
 from run.inputs import check_memory
 from stg.settings import settings_of
 
+FILMS = 64  # chains with frames and films
 ROWS = 6  # of a contact sheet, for observed videos and for chains
 
 
 def save_outputs(args, learner, run, epoch, pictures, videos, hidden, moving, last):
-    """Write what there is to see of an epoch: pictures: observed videos or what is recovered of them, and
-    chains, by name, uint8 (N, T, H, W, 3)."""
+    """Write what there is to see of an epoch. pictures: observed videos or what is recovered of them, and the first
+    chains, FILMS or, unless films are `moving`, ROWS of them, by name, uint8 (N, T, H, W, 3)."""
     J, I = pictures["chain"], pictures["observed" if hidden is None else "mean"]
     sheet = {f"{'observed' if hidden is None else 'recovered'} {k}": video for k, video in enumerate(I[:ROWS])}
     sheet |= {f"chain {k}": video for k, video in enumerate(J[:ROWS])}
@@ -55,36 +61,45 @@ def judge_recovery(folder, found, truth, hidden, settings):
     save_report(folder, "recovery", rows, settings)
 
 
-def memory(args, f, clips, batch):
-    """Bytes that a run of so many clips takes, of whose videos `batch` are handled at once."""
-    videos = clips * (args.num_chain + 1)
+def chains_of(args, clips):
+    """How many chains a run of so many clips has."""
+    return -(-clips // args.batch_size) * args.num_chain
+
+
+def memory(args, f, clips, chains, batch):
+    """Bytes that a run of so many clips and chains takes, of whose videos `batch` are handled at once."""
+    box = box_of(f.size, False) if args.reference == "field" else f.size
     return (16 * sum(p.numel() for p in f.parameters()) + memory_per_video(f, f.size) * batch
-            + 24 * videos * math.prod(f.size))
+            + 24 * clips * math.prod(f.size) + 12 * chains * math.prod(box))
 
 
 def check_fits(args, f, clips):
     """RunError where a run cannot fit into memory (a GPU may leave its chains to the host), InputError where there are
     fewer chains than processes."""
-    everything, video = clips * args.num_chain, 24 * math.prod(f.size)
+    everything = chains_of(args, clips)
     if everything < ranks.world():
         raise InputError(f"{everything} chains cannot be spread over {ranks.world()} processes: start fewer processes, "
                          "or raise -num_chain")
-    chains = -(-everything // ranks.world()) * video
-    rest = memory(args, f, clips, 1) - everything * video
+    rest, whole = (memory(args, f, clips, n, 1) for n in (0, -(-everything // ranks.world())))
     gpu, hint = args.device.type == "cuda", "use a smaller -im_size or -num_frames, or fewer -num_chain"
-    check_memory(rest + (0 if gpu else chains), available_memory(args.device), hint)
+    check_memory(rest if gpu else whole, available_memory(args.device), hint)
     if gpu:
-        check_memory(chains, available_memory(torch.device("cpu")), hint)
+        check_memory(whole - rest, available_memory(torch.device("cpu")), hint)
 
 
 def header(args, f, clips):
-    """What will run: clips, net, device, memory."""
-    most = memory(args, f, clips, args.batch_size + args.num_chain)
+    """What will run: clips, net, device, memory, and whether all chains will be shown."""
+    chains = chains_of(args, clips)
+    most = memory(args, f, clips, chains, args.batch_size + args.num_chain)
     side = " (the net for 100 px)" if args.net_type == "FC_S" and max(args.im_size) > 100 else ""
-    return "\n".join([
+    lines = [
         f"STGConvNet  {args.net_type}{side}  '{args.category}': {clips} clip(s), {args.num_frames} frames of "
         f"{args.im_size[0]}x{args.im_size[1]}, {args.num_chain} chains a mini-batch of {args.batch_size}",
         *layer_table(f),
         f"device {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; "
         f"memory about {most / 2**30:.1f} GiB if all is handled at once",
-    ])
+    ]
+    if chains > FILMS:
+        lines.append(f"of {chains} chains the first {FILMS} are filmed and judged; when the run has ended, "
+                     f"-test -start chains -test_steps 0 -sample_size {chains} films all")
+    return "\n".join(lines)

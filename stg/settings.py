@@ -70,7 +70,8 @@ def build_parser():
     add(group, "test", help="write new videos to the run's folder test; -num_frames and -im_size may differ from what "
         "was learned where the net can slide", action="store_true")
     add(group, "sample_size", 3, "how many videos", type=positive_int)
-    add(group, "test_steps", 100, "Langevin steps; 20 where pixels are hidden", type=positive_int)
+    add(group, "test_steps", 100, "Langevin steps; 20 where pixels are hidden; 0 with -start chains: as they are",
+        type=non_negative_int)
     add(group, "start", "noise", "start from noise, or go on from the saved chains", choices=("noise", "chains"))
     add(group, "loop", help="make the last frame run into the first; the length is rounded up to a multiple of the "
         "net's strides in time", action="store_true")
