@@ -1,6 +1,6 @@
 """Which precision a device samples in."""
 
-import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,12 +12,15 @@ from fast.gradient import FastGradient, pick_precision, some_frames
 
 @pytest.mark.parametrize("slow, error, chosen", [("fp32", 0, "bf16"), ("bf16", 0, "fp32"), ("fp32", 0.02, "fp32")])
 def test_bfloat16_is_picked_where_it_is_faster_and_accurate(slow, error, chosen, monkeypatch):
+    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
+
     def altered(gradient, x):
         low = gradient.layers is not gradient.f.layers
-        time.sleep(0.02 if low == (slow == "bf16") else 0)
+        clock.now += 0.02 if low == (slow == "bf16") else 0.01
         return gradient.f.gradient(x) * (1 + error if low else 1)  # whatever a processor's own bfloat16 may cost
 
     monkeypatch.setattr(FastGradient, "__call__", altered)
+    monkeypatch.setattr("fast.gradient.time", clock)
     monkeypatch.setattr("fast.gradient.multiplies_bfloat16", lambda device: True)
     f = model.descriptor("FC_S_large", 7, 12)
     torch.nn.init.normal_(f.layers[0].bias)  # of a net that has learned

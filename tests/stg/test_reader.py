@@ -265,9 +265,10 @@ def test_a_few_damaged_frames_are_named(tmp_path, noisy):
 def test_a_file_that_is_cut_short_is_an_error_unless_enough_is_there(name, codec, said, tmp_path, noisy):
     path = encode(tmp_path / name, noisy, codec) if codec else animation(tmp_path / name, noisy, duration=40)
     content = path.read_bytes()
+    assert len(read_clip(path, 60)) == 60
     path.write_bytes(content[: len(content) * 2 // 3])
     message = fails(read_clip, path, 60)
-    assert name in message and (said in message)
+    assert name in message and said in message
     if said == "cut short":
         assert "60" in message and len(read_clip(path, 8)) == 8
     path.write_bytes(content[: len(content) // 10])
@@ -280,6 +281,15 @@ def test_a_file_that_is_no_video_is_an_error_that_names_it(content, tmp_path):
         path = tmp_path / f"fake{suffix}"
         path.write_bytes(content)
         assert path.name in fails(read_clip, path, 4, (8, 8))
+
+
+def test_a_file_of_sound_alone_has_no_video(tmp_path):
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        sound.sample_rate = 44100
+        container.mux([*stream.encode(sound), *stream.encode()])
+    assert "a.mp4' has no video in it" in fails(read_clip, tmp_path / "a.mp4")
 
 
 def test_what_lies_behind_the_frames_that_are_needed_may_be_damaged(tmp_path, moving):
@@ -343,6 +353,8 @@ def test_long_clips_are_read_whole_with_a_word(tmp_path, capsys, monkeypatch):
     assert len(read_clip(path, None, (8, 8))) == 50
     said = capsys.readouterr().out
     assert "long.mkv" in said and "51 frames" in said
+    path = encode(tmp_path / "unannounced.mpg", np.zeros((300, 16, 16, 3), np.uint8), "mpeg2video")
+    assert len(read_clip(path)) == 300
 
 
 def test_frames_are_resized_by_pillows_bilinear_filter_which_averages(tmp_path, moving):
