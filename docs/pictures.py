@@ -1,22 +1,15 @@
 """Pictures of the documentation, from the folders of finished runs: python docs/pictures.py NAME FOLDER
 
-    NAME           FOLDER, and the command that makes it
-    fire_pot       output/fire_pot: main.py -category fire_pot -num_chain 3 -im_size 128 -preset quality
-    quality        the same
-    new_videos     output/fire_pot/test: main.py -test -category fire_pot -num_frames 210, after the command above
-    released       output/fire_pot: main.py -category fire_pot -im_size 64
-    ocean          output/ocean: main.py -category ocean -net_type ST -im_size 64 -preset quality
-    runner         output/runner: main.py -category runner -net_type FC -im_size 64x128 -num_frames 36 -batch_size 6
-                   -num_chain 4 -preset quality
-    runner_many    output/runner: main.py -category runner -net_type FC_S_multi -im_size 64x112 -num_frames 30
-                   -batch_size 6 -num_chain 4 -preset quality
-    recovery       output/ocean: main.py -category ocean -im_size 64 -num_frames 40 -mask_type region -preset quality
-                   -num_chain 1 -num_epochs 60
-    boat           output/boat: main.py -category boat -im_size 64 -num_frames 40 -mask_type external -mask_file
-                   trainingVideo/boat_truth/mask -preset quality -num_chain 1 -num_epochs 60
-    dyngen_fire    output_synthesis/fire: main_dyn_G.py -category fire -num_epochs 150
-    videogan       output_videogan/beach/test: main_videogan.py -category beach -batch_size 8 -num_iterations 200, then
-                   the same with -test
+    NAME        FOLDER, and the command that makes it
+    fire_pot    output/fire_pot: main.py -category fire_pot -num_chain 3 -im_size 128 -preset quality
+    quality     the same
+    new_videos  output/fire_pot/test: main.py -test -category fire_pot -num_frames 210, after the command above
+    ocean       output_small/stg_space_time/quality/ocean: reproduce.py all, as are those that follow
+    fires       output_small/stg_many/fires
+    runner      output_small/stg_actions/runner
+    recovery    output_small/stg_recovery/region/ocean
+    boat        output_small/stg_inpainting/boat
+    fire        output_small/dyn_synthesis/quality/fire
 
 fire_pot is the README's film, output/fire_pot.gif; any other NAME becomes docs/images/NAME.png, a strip of moments,
 observed above synthesised.

@@ -15,13 +15,13 @@ class FastLangevin:
     def __init__(self, score, gradient, steps, chunk):
         self.score, self.gradient, self.steps, self.chunk, self.graphs = score, gradient, steps, chunk, {}
 
-    def __call__(self, x, delta, generators, free=None, out=None):
-        """x (N, ...) after the steps, in `out` if it is given; delta, generators and free as for `langevin`. Where x is
-        in the host's memory, one chunk at a time visits the device. The first chunk moves last: what the score leaves
-        behind is of the first rows."""
-        if out is None and 0 < len(x) <= self.chunk:
+    def __call__(self, x, delta, generators, free=None):
+        """x (N, ...) after the steps; delta, generators and free as for `langevin`. Of an x in the host's memory one
+        chunk at a time visits the device. The first chunk moves last: what the score leaves behind is of the first
+        rows."""
+        if 0 < len(x) <= self.chunk:
             return self.chain(x, delta, generators[: len(x)], free)
-        out = torch.empty_like(x) if out is None else out
+        out = torch.empty_like(x)
         for k in reversed(range(0, len(x), self.chunk)):
             rows = slice(k, k + self.chunk)
             moves, own = None if free is None else free[rows], generators[rows]
