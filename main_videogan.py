@@ -11,7 +11,7 @@ from videogan.settings import parse
 
 def main(argv=None):
     args, given = parse(argv)
-    return run_program(lambda: generate(args, given) if args.test else learn(args), InputError)
+    return run_program(lambda: generate(args, given) if args.test else learn(args), InputError, not args.test)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ both by back-propagation through time. nets.py has the nets and the glossary.
 """
 
 import copy
+import itertools
 import math
 import time
 from pathlib import Path
@@ -25,11 +26,12 @@ from judge.page import write_page
 from judge.pictures import draw_texture_report
 from judge.tables import in_pieces, recovery_report, save_report, set_report, texture_report
 from langevin import gaussian_, langevin
+from run import ranks
 from run.adam import Adam, learning_rate
 from run.flags import RunError, listed
-from run.folder import Run, start_from
+from run.folder import Elsewhere, Run, start_from
 from run.inputs import check_memory, inputs_of
-from run.loop import fit
+from run.loop import fit, together
 
 # Settings that a resumed run may change; all others decide the result.
 CHANGEABLE = ("num_epochs", "lr", "anneal", "log_step", "keep", "device", "data_path", "mask_path", "output_dir",
@@ -101,7 +103,7 @@ def pack(latents):
 
 def unpack(u, like):
     """The inverse of `pack`: u (N, D) as latents with the names and shapes of `like`."""
-    parts = u.split([v[0].numel() for v in like.values()], dim=1)
+    parts = u.split([v.shape[1:].numel() for v in like.values()], dim=1)
     return {name: part.reshape(v.shape) for (name, v), part in zip(like.items(), parts, strict=True)}
 
 
@@ -118,20 +120,31 @@ def count_entries(I, visible):
 
 def likelihood_weight(I, visible, scale):
     """What a chunk's log likelihood is multiplied by: 1 for 'sum', the paper's posterior; for 'mean', as released,
-    1 / (N T), or 1 / number of visible entries where pixels are hidden."""
+    1 / (N T), or 1 / number of visible entries where pixels are hidden, of all processes' clips."""
     if scale == "sum":
         return 1.0
-    return 1 / (I.shape[0] * I.shape[2]) if visible is None else 1 / max(count_entries(I, visible), 1)
+    count = ranks.total(I.shape[0] * I.shape[2] if visible is None else count_entries(I, visible))
+    return 1 / max(count, 1)
+
+
+def rms(x):
+    """The root mean square of the entries of all processes' x."""
+    squares, count = x.square().sum(), ranks.total(x.numel())
+    ranks.sum_([squares])
+    return (squares / count).sqrt().item()
 
 
 class Learner:
     """The state of learning, and one epoch of it: `learn`, then `commit`, or `undo`.
 
-    net: F, G and perhaps E; I: observed videos (N, 3, T, H, W) in [-1, 1], 0 (mid-grey) where hidden; visible: 1 where
-    a pixel is seen, 0 where not (N, 1, T, H, W), or None; truth: I with its hidden pixels, for the score alone, or
-    None; latents: the current sample of all that is unknown, by the names of the net's arguments: xi (N, T, dim xi),
-    s = s_0, a and m (N, dim); J: the videos that the last epoch drew, each chunk before its step; average: J over the
-    last epochs, where pixels are hidden; done: epochs; before: the state before an epoch that is not committed yet.
+    Of several processes each has its rows of every mini-batch, and all have the same nets.
+
+    net: F, G and perhaps E; clips: which ones are here, all of one process; I: observed videos (N, 3, T, H, W) in
+    [-1, 1], 0 (mid-grey) where hidden; visible: 1 where a pixel is seen, 0 where not (N, 1, T, H, W), or None; truth: I
+    with its hidden pixels, for the score alone, or None; latents: the current sample of all that is unknown, by the
+    names of the net's arguments: xi (N, T, dim xi), s = s_0, a and m (N, dim); J: the videos that the last epoch drew,
+    each chunk before its step; average: J over the last epochs, where pixels are hidden; done: epochs; before: `own`
+    before an epoch that is not committed yet.
     """
 
     def __init__(self, net, state, videos, hidden, *, judged, num_epochs, batch_size, chunk, likelihood_scale, refsig,
@@ -144,28 +157,41 @@ class Learner:
         self.sample_steps, self.step_size, self.precision = sample_steps, step_size, precision
         self.lr, self.anneal, self.seed, self.settings = lr, anneal, seed, settings
         self.optimizer = Adam(net.parameters(), lr, beta1)
-        self.I, self.visible, self.truth, self.average = unit(videos).to(self.device), None, None, None
+        self.count, t = videos.shape[:2]
+        rows = [range(self.count)[b] for b in slices(self.count, batch_size)]
+        rows = [batch[ranks.shares([len(batch)])[0]] for batch in rows]
+        self.clips, ends = [k for batch in rows for k in batch], itertools.accumulate(map(len, rows), initial=0)
+        self.batches, self.chunks = [slice(*pair) for pair in itertools.pairwise(ends)], slices(t, chunk)
+        self.I, self.visible, self.truth, self.average = unit(videos[self.clips]).to(self.device), None, None, None
         if hidden is not None:
-            hidden = torch.from_numpy(hidden)[:, None].to(self.device)
+            hidden = torch.from_numpy(hidden[self.clips])[:, None].to(self.device)
             self.truth = self.I if judged else None
             self.I, self.visible = self.I.masked_fill(hidden, 0), (~hidden).float()
             self.average = torch.zeros_like(self.I)
         self.J = torch.zeros_like(self.I)
-        n, _, t = self.I.shape[:3]
-        self.batches, self.chunks = slices(n, batch_size), slices(t, chunk)
         if state:
-            self.restore(state)
+            mine = {name: u[self.clips].to(self.device) for name, u in state["latents"].items()}
+            average = None if state["average"] is None else state["average"][self.clips].to(self.device)
+            self.restore(state | {"latents": mine, "average": average})
         else:
             motion_size, xi_size, state_size = net.transition.inputs
             sizes = {"xi": (t, xi_size), "s": (state_size,), "a": (net.content_size,), "m": (motion_size,)}
             self.latents = {
-                name: gaussian_(torch.empty(n, *size, device=self.device), self.generators(name, range(n)))
+                name: gaussian_(torch.empty(len(self.clips), *size, device=self.device),
+                                self.generators(name, self.clips))
                 for name, size in sizes.items()
             }
 
-    def generators(self, kind, rows):
+    def generators(self, kind, clips):
         """The noise of this epoch: a generator for each clip, of its own for ever."""
-        return [utils.generator(self.device, self.seed, self.done, kind, k) for k in rows]
+        return [utils.generator(self.device, self.seed, self.done, kind, k) for k in clips]
+
+    def whole(self, x):
+        """All processes' clips in their order, of a tensor (N, ...) that has those of this one, or of several by name;
+        None of None."""
+        if isinstance(x, dict):
+            return {name: self.whole(u) for name, u in x.items()}
+        return x if x is None else ranks.gathered(x, self.clips, self.count)
 
     def log_likelihood(self, x, I, visible):
         """log p(I | x) of a chunk, but for a constant: -(weight / 2 sigma^2) sum (I - x)^2 over visible entries."""
@@ -179,8 +205,8 @@ class Learner:
         Differs from upstream: these are the nets that are learned; there, F is a second, random net.
         """
         u = u.detach().requires_grad_()
-        with torch.enable_grad():
-            x, _ = self.net(**unpack(u, like), **known, low=self.precision == "bf16")
+        with together(), torch.enable_grad():
+            x, _ = self.net(**unpack(u, like), **known, low=self.precision == "bf16", together=True)
             g = torch.autograd.grad(self.log_likelihood(x, I, visible), u)[0]
         self.likelihood_gradient = g.detach().clone()  # for the log
         return g.sub_(u.detach())
@@ -199,26 +225,29 @@ class Learner:
         # 1. inference: Langevin steps on everything unknown, at once
         begun = time.perf_counter()
         constant = {name: u.detach() for name, u in known.items()}
-        noise = self.generators(("chunk", frames.start), range(rows.start, rows.stop))
+        noise = self.generators(("chunk", frames.start), self.clips[rows])
         u = langevin(pack(unknown), lambda u: self.score(u, unknown, constant, I, visible), self.sample_steps,
                      self.step_size, noise)
-        gradients = unpack(self.likelihood_gradient, unknown)
-        metrics = {f"gradient_{name}": g.square().mean().sqrt().item() for name, g in gradients.items() if g.numel()}
-        metrics["seconds_per_step"] = (time.perf_counter() - begun) / self.sample_steps
+        seconds = (time.perf_counter() - begun) / self.sample_steps
 
         # 2. learning: one step of Adam on the weights of all nets
         latents = unpack(u, unknown) | known
-        x, states = self.net(**latents)
-        loss = -self.log_likelihood(x, I, visible)
-        self.optimizer.zero_grad()
-        loss.backward()
-        metrics |= {"loss": loss.item(), "likelihood_weight": likelihood_weight(I, visible, self.likelihood_scale)}
-        for name, net in self.net.named_children():
-            metrics[f"grad_norm_{name}"] = sum(p.grad.square().sum() for p in net.parameters()).sqrt().item()
-        for name, value in metrics.items():
-            if not math.isfinite(value):
-                raise RunError(f"diverged in epoch {self.done + 1}: {name} is {value}; lower -step_size or -lr")
-        self.optimizer.step(learning_rate(self.lr, self.anneal, self.done, self.num_epochs))
+        with together():
+            x, states = self.net(**latents, together=True)
+            loss = -self.log_likelihood(x, I, visible)
+            self.optimizer.zero_grad()
+            loss.backward()
+            ranks.sum_([*(p.grad for p in self.net.parameters()), loss.detach()])
+            gradients = unpack(self.likelihood_gradient, unknown)
+            metrics = {f"gradient_{name}": rms(g) for name, g in gradients.items() if g.shape[1:].numel()}
+            metrics |= {"seconds_per_step": seconds, "loss": loss.item(),
+                        "likelihood_weight": likelihood_weight(I, visible, self.likelihood_scale)}
+            for name, net in self.net.named_children():
+                metrics[f"grad_norm_{name}"] = sum(p.grad.square().sum() for p in net.parameters()).sqrt().item()
+            for name, value in metrics.items():
+                if not math.isfinite(value):
+                    raise RunError(f"diverged in epoch {self.done + 1}: {name} is {value}; lower -step_size or -lr")
+            self.optimizer.step(learning_rate(self.lr, self.anneal, self.done, self.num_epochs))
 
         self.J[rows, :, frames] = x.detach()
         for name, u in latents.items():
@@ -230,7 +259,8 @@ class Learner:
 
     def learn(self):
         """One epoch: every chunk of every mini-batch."""
-        self.before, self.chunk_metrics = copy.deepcopy(self.state()), []
+        with together(ranks.PATIENCE):  # the first process may be writing
+            self.before, self.chunk_metrics = copy.deepcopy(self.own()), []
         for rows in self.batches:
             s = None
             for frames in self.chunks:
@@ -254,9 +284,10 @@ class Learner:
 
     def metrics(self):
         """What the epoch has come to: errors of the videos that it generated, and the spread of what it inferred."""
-        mse = squared_error(self.J, self.I, self.visible).item() / max(count_entries(self.I, self.visible), 1)
+        error, count = squared_error(self.J, self.I, self.visible).item(), count_entries(self.I, self.visible)
+        mse = ranks.total(error) / max(ranks.total(count), 1)
         numbers = {"psnr": 10 * math.log10(4 / max(mse, 1e-12))}  # visible entries, whose range is 2
-        numbers |= {f"std_{name}": u.std().item() for name, u in self.latents.items() if u.numel() > 1}
+        numbers |= {f"std_{name}": u.std().item() for name, u in self.whole(self.latents).items() if u.numel() > 1}
         if self.truth is not None:
             numbers |= {"recovery_error": self.recovery_error(self.J),
                         "recovery_error_mean": self.recovery_error(self.average)}
@@ -265,18 +296,23 @@ class Learner:
     def recovery_error(self, J):
         """Mean absolute error on hidden pixels, in grey levels 0-255."""
         hidden = 1 - self.visible
-        return ((J - self.truth).abs() * hidden).sum().item() * 127.5 / max(3 * hidden.sum().item(), 1)
+        error, count = ((J - self.truth).abs() * hidden).sum().item(), 3 * hidden.sum().item()
+        return ranks.total(error) * 127.5 / max(ranks.total(count), 1)
 
-    def state(self):
-        """All that a resumed run needs, as plain types and tensors."""
+    def own(self):
+        """What an epoch changes, of this process's clips."""
         return {
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "latents": self.latents,
             "average": self.average,
             "epoch": self.done,
-            "settings": self.settings,
         }
+
+    def state(self):
+        """All that a resumed run needs, of all processes' clips, as plain types and tensors."""
+        whole = {"latents": self.whole(self.latents), "average": self.whole(self.average)}
+        return self.own() | whole | {"settings": self.settings}
 
     def restore(self, state):
         self.net.load_state_dict(state["net"])
@@ -284,13 +320,10 @@ class Learner:
         self.latents, self.average, self.done = state["latents"], state["average"], state["epoch"]
 
 
-def learn(args):
-    """Learn from a category's clips; the newest state and pictures are in output_dir/category."""
-    prepare(args.device)
-    torch.manual_seed(args.seed)
+def read(args, outline):
+    """What a run learns from: the clips and which of their pixels are hidden, as `load`, and the Inputs. outline: the
+    net, without memory."""
     clips = len(data.list_clips(data.category_folder(args.data_path, args.category)))
-    with torch.device("meta"):  # which has shapes, but no memory
-        outline = build_net(args, "meta")
     check_memory(memory(args, outline, clips), available_memory(args.device),
                  "use a smaller -im_size, -truncated_backprop_length or -batch_size")
     videos, hidden, *records = load(
@@ -298,19 +331,36 @@ def learn(args):
         encoder=args.encoder, mask_type=args.mask_type, mask_file=args.mask_file, mask_path=args.mask_path,
         seed=args.seed, start=args.start_frame, step=args.frame_step)
     check_content(args.content, len(videos), args.content_size)
-    inputs, settings = inputs_of(records[0], args.fps, records[1]), settings_of(args)
+    ranks.check_rows(min(args.batch_size, len(videos)))
+    return videos, hidden, inputs_of(records[0], args.fps, records[1])
+
+
+def learn(args):
+    """Learn from a category's clips; the newest state and pictures are in output_dir/category."""
+    args.device = ranks.start(args.device)
+    prepare(args.device)
+    torch.manual_seed(args.seed)
+    with torch.device("meta"):  # which has shapes, but no memory
+        outline = build_net(args, "meta")
+    videos, hidden, inputs = ranks.first(lambda: read(args, outline))
+    settings = settings_of(args)
     about = "\n".join([header(args, outline, len(videos)), *inputs.lines])
     if args.dry_run:
         return print(about, *listed(settings), sep="\n")
     net = build_net(args, args.device)
     folder = f"{args.output_dir}/{args.category}"
-    start_from(args.ckpt, folder, args.overwrite, args.device, net=net)
-    run = Run(folder, settings, CHANGEABLE, args.overwrite, inputs=inputs)
-    learner = make_learner(args, net, run.load_checkpoint(args.device), videos, hidden)
+
+    def opened():
+        start_from(args.ckpt, folder, args.overwrite, args.device, net=net)
+        return Run(folder, settings, CHANGEABLE, args.overwrite, inputs=inputs)
+
+    run = ranks.first(opened, tell=False) or Elsewhere(folder)
+    learner = make_learner(args, net, ranks.first(lambda: run.load_checkpoint(args.device)), videos, hidden)
 
     def begin():
         if learner.done == 0:
-            utils.save_frames(run.folder / "observed_sequence", grey(learner.I))
+            seen = videos if hidden is None else np.where(hidden[..., None], np.uint8(128), videos)
+            run.in_background(lambda: utils.save_frames(run.folder / "observed_sequence", seen))
 
     errors = [] if learner.truth is None else ["recovery_error", "recovery_error_mean"]
     fit(learner, run, lambda moving, last: outputs(args, learner, run, videos, hidden, moving, last),
@@ -328,26 +378,37 @@ def make_learner(args, net, state, videos, hidden):
         refsig=args.refsig, sample_steps=args.sample_steps, step_size=args.step_size, precision=args.precision,
         lr=args.lr, anneal=args.anneal, beta1=args.beta1, seed=args.seed, settings=settings_of(args))
     if args.dynamic_mode == "stationary" and state is None and args.ckpt is None:
-        filled = videos if hidden is None else np.stack([interpolate_field(*pair) for pair in zip(videos, hidden)])
-        learner.latents |= {name: u.to(args.device) for name, u in start(net, unit(filled)).items()}
+        def begun():
+            filled = videos if hidden is None else np.stack([interpolate_field(*pair) for pair in zip(videos, hidden)])
+            return start(net, unit(filled))
+
+        found = ranks.first(begun)
+        learner.latents |= {name: u[learner.clips].to(args.device) for name, u in found.items()}
+    ranks.alike(net)
     return learner
 
 
 def pictures(args, learner, videos):
     """What the run has come to: the name of its results, these, and what to see beside them, as name -> videos; all
-    videos are uint8 (N, T, H, W, 3)."""
-    net, latents = learner.net, learner.latents
+    videos are uint8 (N, T, H, W, 3). None in processes other than the first."""
+    net = learner.net
+    latents, I, visible, average = map(learner.whole, (learner.latents, learner.I, learner.visible, learner.average))
+    if ranks.rank():
+        return None
     inferred = replayed_videos(net, latents, batch_size=args.batch_size, chunk=args.truncated_backprop_length)
-    if learner.visible is None:
+    if visible is None:
         new = [new_videos(net, latents, batch, **asked_for(args)) for batch in range(args.num_batches_in_test)]
         return "synthesized", grey(torch.cat(new)), {"observed": videos, "inferred": grey(inferred)}
-    recovered = torch.where(learner.visible > 0, learner.I, learner.average if args.readout == "mean" else inferred)
-    return "recovered", grey(recovered), {"observed": videos, "masked": grey(learner.I)}
+    recovered = torch.where(visible > 0, I, average if args.readout == "mean" else inferred)
+    return "recovered", grey(recovered), {"observed": videos, "masked": grey(I)}
 
 
 def outputs(args, learner, run, videos, hidden, moving, last):
     """A function that writes what there is to see of the clips, uint8 (N, T, H, W, 3), and what came of them."""
-    epoch, (name, results, others) = learner.done, pictures(args, learner, videos)
+    epoch, found = learner.done, pictures(args, learner, videos)
+    if found is None:
+        return None
+    name, results, others = found
     moments = np.arange(results.shape[1])  # shorter videos begin again
     beside = {f"{kind}_{k}": video for kind, shown in others.items() for k, video in enumerate(shown[:SHOWN])}
     sheet = {film.replace("_", " "): video[moments % len(video)] for film, video in beside.items()}
@@ -383,9 +444,10 @@ def judge(args, folder, results, videos, hidden):
 
 
 def memory(args, net, clips):
-    """Bytes that a run of so many clips takes."""
-    frames = min(args.batch_size, clips) * args.truncated_backprop_length
-    return (16 * sum(p.numel() for p in net.parameters()) + frames * memory_per_frame(net)
+    """Bytes that a run of so many clips takes in each process."""
+    most, clips = (-(-n // ranks.world()) for n in (min(args.batch_size, clips), clips))
+    return (16 * sum(p.numel() for p in net.parameters())
+            + most * args.truncated_backprop_length * memory_per_frame(net)
             + 40 * clips * args.num_frames * args.im_size**2)
 
 

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from run import ranks
+
 IMAGE_SIZES = (8, 16, 32, 64, 128, 150, 256, 512)  # frame sides: powers of two, and a stack of its own for 150
 ENCODED_SIZE = 64  # the frame side that the encoder takes
 
@@ -70,13 +72,18 @@ class Transition(nn.Module):
 
 
 class ShiftNorm(nn.Module):
-    """Batch normalisation with the batch's own statistics, always, and a shift but no scale (as released)."""
+    """Batch normalisation with the batch's own statistics, always, and a shift but no scale (as released). together:
+    the batch is spread over the processes."""
 
     def __init__(self, channels):
         super().__init__()
         self.beta = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x):
+    def forward(self, x, together=False):
+        if together and ranks.world() > 1:
+            y, _, variance, _ = ranks.centred(x)
+            scale = (variance + 1e-3).rsqrt()
+            return (y * scale[:, None, None] + self.beta[:, None, None]).to(x.dtype)
         return F.batch_norm(x, None, None, torch.ones_like(self.beta), self.beta, training=True, eps=1e-3)
 
 
@@ -117,8 +124,9 @@ class Generator(nn.Module):
         self.linear = nn.Linear(linear_size, 3 * image_size**2) if linear_size else None
         self.to(memory_format=torch.channels_last)  # on a CPU this halves the time of a Langevin step
 
-    def forward(self, code):
-        """Frames (B, 3, H, W) in [-1, 1] of codes [a, s] (B, dim a + dim s); ShiftNorm's batch is all B frames."""
+    def forward(self, code, together=False):
+        """Frames (B, 3, H, W) in [-1, 1] of codes [a, s] (B, dim a + dim s); ShiftNorm's batch is all B frames or, with
+        `together`, those of all processes."""
         x = code[:, :, None, None]  # (B, dim, 1, 1)
         for k, layer in enumerate(self.layers):
             if layer.stride == (3, 3):  # TensorFlow's SAME padding drops the last row and column, and only those
@@ -126,7 +134,7 @@ class Generator(nn.Module):
             else:
                 x = by_columns(x, layer) if layer.stride == (1, 1) else layer(x)
             if k < len(self.norms):
-                x = self.norms[k](x).relu()
+                x = self.norms[k](x, together).relu()
         x = x.tanh()
         if self.linear:
             x = x + self.linear(code[:, -self.linear.in_features :]).view(x.shape)
@@ -163,14 +171,15 @@ class DynamicGenerator(nn.Module):
         self.generator = Generator(content_size + state_size, image_size, state_size if mode == "stationary" else 0)
         self.encoder = Encoder(content_size, state_size) if encoder else None
 
-    def forward(self, xi, s, a, m, low=False):
+    def forward(self, xi, s, a, m, low=False, together=False):
         """Frames (N, 3, T, H, W) and states (N, T, dim s) from xi (N, T, dim xi), s = s_0, a and m (N, dim). With `low`
-        G multiplies in bfloat16; its sums, and all of F, are float32."""
+        G multiplies in bfloat16; its sums, and all of F, are float32. together: the clips are one batch with those of
+        the other processes."""
         states = self.transition(xi, s, m)
         content = a[:, None].expand(-1, states.shape[1], -1)
         code = torch.cat([content, states], dim=2).flatten(0, 1)
         with torch.autocast(code.device.type, torch.bfloat16, enabled=low):
-            frames = self.generator(code).to(code.dtype)  # (N * T, 3, H, W)
+            frames = self.generator(code, together).to(code.dtype)  # (N * T, 3, H, W)
         return frames.unflatten(0, states.shape[:2]).transpose(1, 2), states
 
     @torch.no_grad()

@@ -57,8 +57,8 @@ def fit(learner, run, outputs, *, total, log_step, shown, header, begin=None, pa
     learner: `done`, how many steps are done, and four methods. learn() does the work of a step, and may be interrupted.
     commit() completes the step, and may not; it returns the step's metrics by name, or None if there are none this
     time. undo() takes back what an interrupted learn() has changed. state() gives what a checkpoint keeps.
-    Of several processes the first alone has a Run, the others an Elsewhere; in commit(), state() and outputs() they may
-    exchange what they have.
+    Of several processes the first alone has a Run, the others an Elsewhere; in commit(), state() and outputs(), and in
+    learn() where they are `together`, they may exchange what they have.
     outputs(moving, last) -> a function that writes the outputs of this moment. It is called every log_step steps, and
     at the last one; moving: whether to renew what moves, too, which takes long.
     header: what to print at the start. begin(): called once before the first step. page(folder): called when a moment

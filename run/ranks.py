@@ -151,6 +151,48 @@ def sum_(tensors):
             entries(x).copy_(total)
 
 
+def total(number):
+    """The sum of the processes' numbers."""
+    if world() == 1:
+        return number
+    found = torch.tensor(number, dtype=torch.float64)
+    with missing():
+        dist.all_reduce(found)
+    return found.item()
+
+
+class Sum(torch.autograd.Function):
+    """The sum of the processes' float32 tensors, for losses that are summed over the processes, too; its gradient has a
+    gradient. torch.distributed.nn.functional.all_reduce is the same, but a process that is lost would not be Lost."""
+
+    @staticmethod
+    def forward(ctx, x):
+        x = x.clone(memory_format=torch.contiguous_format)
+        sum_([x])
+        return x
+
+    @staticmethod
+    def backward(ctx, g):
+        return Sum.apply(g)
+
+
+def centred(x):
+    """What batch norm needs of x (N, C, ...), this process's rows: x less the mean and, of the rows of all processes,
+    the mean (C,), the variance (C,) and how many entries a channel has. torch.nn.SyncBatchNorm, which does this, has
+    neither a CPU's version nor a second derivative."""
+    axes, x = (0, *range(2, x.ndim)), x.float()
+    sums = Sum.apply(torch.cat([x.sum(axes), x.new_full((1,), x.numel() / x.shape[1])]))
+    mean, count = sums[:-1] / sums[-1], sums[-1]
+    x = x - mean.view(-1, *[1] * (x.ndim - 2))
+    return x, mean, Sum.apply(x.square().sum(axes)) / count, count
+
+
+def alike(net):
+    """Give a net, in all processes, the weights that it has in the first."""
+    if world() > 1:
+        net.load_state_dict(first(net.state_dict))
+
+
 def joined(items):
     """The processes' lists of plain things as one, in their order."""
     if world() == 1:
@@ -161,6 +203,12 @@ def joined(items):
     return sum(lists, [])
 
 
+def check_rows(count):
+    """InputError where mini-batches of so many clips leave processes without one."""
+    if count < world():
+        raise InputError(f"mini-batches of {count} clip(s) cannot be spread over {world()} processes: start fewer")
+
+
 def shares(counts, which=None):
     """The rows that process `which` (this one) has of mini-batches of so many rows, a slice each: all rows, in their
     order, are spread evenly; the first processes have one more where that does not come out even."""
@@ -168,6 +216,16 @@ def shares(counts, which=None):
     begin, end = (-(-sum(counts) * k // world()) for k in (which, which + 1))
     starts = accumulate(counts, initial=0)
     return [slice(min(max(begin - k, 0), n), min(max(end - k, 0), n)) for k, n in zip(starts, counts)]
+
+
+def gathered(own, rows, count):
+    """All `count` rows, of which each process has its own, (N, ...) float32; rows: which they are."""
+    if world() == 1:
+        return own
+    found = own.new_zeros(count, *own.shape[1:])
+    found[rows] = own
+    sum_([found])
+    return found
 
 
 def spread(whole, counts):

@@ -6,6 +6,7 @@ the discriminator and one of the generator; nets.py has the nets and the glossar
 
 import copy
 import math
+import os
 import sys
 import time
 
@@ -17,21 +18,33 @@ from torch.utils.data import DataLoader
 from fast.device import available_memory, prepare
 from judge.page import write_page
 from judge.tables import save_report, window_report
+from run import ranks
 from run.adam import Adam
 from run.flags import Spoilt, listed
-from run.folder import Run, load_checkpoint, load_weights, start_from
+from run.folder import Elsewhere, Run, load_checkpoint, load_weights, start_from
 from run.inputs import check_memory
 from run.loop import fit
 from utils import save_frames
 from videogan.clips import check_bad, collate, first_of, load, order, unit
 from videogan.generate import draw, first_frames, generate_scenes, save_scenes
-from videogan.nets import FAKE, FRAMES, LATENT, REAL, SIZE, Discriminator, Generator, layer_table, map_entries
+from videogan.nets import (
+    FAKE,
+    FRAMES,
+    LATENT,
+    REAL,
+    SIZE,
+    Discriminator,
+    Generator,
+    layer_table,
+    map_entries,
+    synchronise,
+)
 from videogan.released import load_released
 from videogan.settings import settings_of
 
 # Settings that a resumed run may change; all others decide the result.
-CHANGEABLE = ("num_iterations", "lr", "average", "log_step", "keep", "device", "data_path", "data_list", "output_dir",
-              "workers", "fps")
+CHANGEABLE = ("num_iterations", "lr", "average", "sync_batch_norm", "log_step", "keep", "device", "data_path",
+              "data_list", "output_dir", "workers", "fps")
 LOG_EVERY = 10  # at most: iterations of one row of metrics.csv; only then the device is waited for
 SHOWN = ("loss_D", "loss_G", "accuracy_real", "accuracy_fake")  # metrics on the progress bar
 SAMPLES = 16  # videos of a fixed z, drawn at each log step
@@ -95,7 +108,8 @@ class Learner:
 
     G, D: generator and discriminator; sampler: what draws samples, G or its moving average; done: iterations; bad:
     clips that could not be read, by number; fixed: z, or first frames, of the samples that are drawn at each log step;
-    recent: the figures since the last row of the log.
+    recent: the figures since the last row of the log; rows, share: which rows of a mini-batch this process has, and how
+    much of it they are.
     """
 
     def __init__(self, G, D, state, train, fixed, *, conditional, streams, num_iterations, batch_size, mask_penalty,
@@ -105,7 +119,9 @@ class Learner:
         self.G, self.D, self.train, self.fixed, self.done, self.bad = G, D, train, fixed, 0, {}
         self.conditional, self.streams, self.num_iterations, self.seed = conditional, streams, num_iterations, seed
         self.mask_penalty, self.frame_weight, self.precision = mask_penalty, frame_weight, precision
-        self.average, self.r1 = average, r1
+        self.average, self.r1, self.batch_size = average, r1, batch_size
+        [rows] = ranks.shares([batch_size])
+        self.rows, self.share = rows, (rows.stop - rows.start) / batch_size
         self.log_step, self.settings, self.device = log_step, settings, fixed.device
         self.optimizers = [Adam(net.parameters(), lr, beta1) for net in (G, D)]
         if state:
@@ -113,46 +129,64 @@ class Learner:
             load_weights(D, state["D"], "model/latest.pt")
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
-            self.fixed, self.done, self.bad = state["fixed"], state["iteration"], state["bad"]
+            self.fixed, self.done, self.bad = state["fixed"].to(self.device), state["iteration"], state["bad"]
         self.sampler = copy.deepcopy(G) if average else G
         if average and state:
             self.sampler.load_state_dict(state.get("average") or state["G"])
-        batches = order(len(train), batch_size, seed, self.done)
+        batches = (numbers[rows] for numbers in order(len(train), batch_size, seed, self.done))
         self.loader = DataLoader(train, batch_sampler=batches, collate_fn=collate, num_workers=workers,
-                                 pin_memory=self.device.type == "cuda", prefetch_factor=4 if workers else None)
+                                 pin_memory=self.device.type == "cuda", prefetch_factor=4 if workers else None,
+                                 worker_init_fn=stand_apart)
         self.batches, self.recent, self.waited, self.begun = None, [], 0.0, time.perf_counter()
 
     def learn(self):
-        """Get the next real videos (N, 3, 32, 64, 64) in [-1, 1], which may have to be waited for."""
+        """Get this process's next real videos (N, 3, 32, 64, 64) in [-1, 1], which may have to be waited for."""
         begun = time.perf_counter()
         if self.batches is None:  # reading, ahead of the iterations, begins with the first
             self.batches, self.begun = iter(self.loader), begun
-        clips, bad = next(self.batches)
+        clips, self.unread = next(self.batches)
         self.waited += time.perf_counter() - begun
-        for k in bad.keys() - self.bad.keys():
-            print(f"skipped: {bad[k]}", file=sys.stderr)
+        self.real = None if clips is None else unit(clips.to(self.device, non_blocking=True))
+
+    def skip(self):
+        """Count and name the clips that could not be read, by any process; InputError if there are too many."""
+        bad = dict(ranks.joined([*self.unread.items()]))
+        new = bad.keys() - self.bad.keys()
         self.bad |= bad
-        check_bad(len(self.bad), len(self.train))
-        self.real = unit(clips.to(self.device, non_blocking=True))
+
+        def tell():
+            for k in new:
+                print(f"skipped: {bad[k]}", file=sys.stderr)
+            check_bad(len(self.bad), len(self.train))
+
+        if new:
+            ranks.first(tell)
 
     def commit(self):
-        """One iteration. Returns the metrics of the last LOG_EVERY, or None between."""
+        """One iteration. Returns the metrics of the last LOG_EVERY, or None between.
+
+        Each process has its rows of the mini-batch, and the same nets: they add up gradients, weighted by rows, and the
+        running statistics of batch norm."""
+        self.skip()
         (optimizer_G, optimizer_D), real = self.optimizers, self.real
         frame = real[:, :, 0].contiguous() if self.conditional else None
-        source = frame if self.conditional else draw(self.device, self.seed, len(real), self.done)
+        source = frame if self.conditional else draw(self.device, self.seed, self.batch_size, self.done)[self.rows]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             scene = self.G(source)
 
             # 1. discriminator: real videos against generated ones
             loss_D, on_real, on_fake, entropy, penalty = discriminator_loss(self.D, real, scene.video, self.r1)
             optimizer_D.zero_grad()
-            loss_D.backward()
+            (self.share * loss_D).backward()
+            ranks.sum_([p.grad for p in self.D.parameters()])
             optimizer_D.step()
 
             # 2. generator: the same videos, for the discriminator as it is now
             loss_G, *terms = generator_loss(self.D, scene, frame, self.mask_penalty, self.frame_weight)
             optimizer_G.zero_grad()
-            loss_G.backward()
+            (self.share * loss_G).backward()
+            buffers = [x.mul_(self.share) for net in (self.G, self.D) for x in net.buffers() if x.is_floating_point()]
+            ranks.sum_([*(p.grad for p in self.G.parameters()), *buffers])
             optimizer_G.step()
 
         self.done += 1
@@ -175,7 +209,9 @@ class Learner:
     def metrics(self):
         """Means over the iterations since the last call, as plain numbers by name. loss_D is halved, as released."""
         names = ["loss_D", "accuracy_real", "accuracy_fake", "r1_penalty", "loss_G", "mask_mean", "first_frame_error"]
-        numbers = dict(zip(names, torch.stack(self.recent).mean(0).tolist(), strict=True))
+        means = self.share * torch.stack(self.recent).mean(0)
+        ranks.sum_([means])
+        numbers = dict(zip(names, means.tolist(), strict=True))
         if not self.r1:
             del numbers["r1_penalty"]
         if self.streams == 1:
@@ -202,27 +238,48 @@ class Learner:
         }
 
 
+def stand_apart(worker):
+    """Take a process that reads ahead out of the group that torchrun sends its signals to."""
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+
+
 def learn(args):
     """Learn from a category's clips; the newest state and pictures are in output_dir/category."""
+    args.device = ranks.start(args.device)
     prepare(args.device)
     torch.manual_seed(args.seed)
     device = torch.device("meta")  # which has shapes, but no memory
     with device:
         outline = build_nets(args.streams, args.conditional, args.spectral_norm, device)
-    check_memory(memory(args, *outline), available_memory(args.device), "use a smaller -batch_size")
-    train, held_out, inputs = load(
-        data_path=args.data_path, data_list=args.data_list, category=args.category, window_step=args.window_step,
-        share=args.held_out, start=args.start_frame, step=args.frame_step, fps=args.fps)
+
+    def read():
+        ranks.check_rows(args.batch_size)
+        check_memory(memory(args, *outline), available_memory(args.device), "use a smaller -batch_size")
+        return load(
+            data_path=args.data_path, data_list=args.data_list, category=args.category, window_step=args.window_step,
+            share=args.held_out, start=args.start_frame, step=args.frame_step, fps=args.fps)
+
+    train, held_out, inputs = ranks.first(read)
     about = "\n".join([header(args, outline, train, held_out), *inputs.lines])
     if args.dry_run:
         return print(about, *listed(settings_of(args)), sep="\n")
     nets = build_nets(args.streams, args.conditional, args.spectral_norm, args.device)
     folder = f"{args.output_dir}/{args.category}"
-    start_from(args.ckpt, folder, args.overwrite, args.device, load_nets, G=nets[0], D=nets[1])
-    run = Run(folder, settings_of(args), CHANGEABLE, args.overwrite, "iteration", inputs)
-    unseen = first_of(held_out, JUDGED)
-    learner = make_learner(args, nets, run.load_checkpoint(args.device), train, unseen)
-    if learner.done == 0:
+
+    def opened():
+        start_from(args.ckpt, folder, args.overwrite, args.device, load_nets, G=nets[0], D=nets[1])
+        return Run(folder, settings_of(args), CHANGEABLE, args.overwrite, "iteration", inputs)
+
+    run = ranks.first(opened, tell=False) or Elsewhere(folder, "iteration")
+    state = ranks.first(lambda: run.load_checkpoint(args.device))
+    for net in nets:
+        ranks.alike(net)
+        if args.sync_batch_norm and ranks.world() > 1:
+            synchronise(net)
+    unseen = ranks.first(lambda: first_of(held_out, JUDGED))
+    learner = make_learner(args, nets, state, train, unseen)
+    if learner.done == 0 and ranks.rank() == 0:  # not in the background: processes that read ahead are forked
         save_frames(run.folder / "observed_sequence", first_of(train, SAMPLES))
     fit(learner, run, lambda moving, last: outputs(args, learner, run, unseen, moving, last),
         total=args.num_iterations, log_step=args.log_step, shown=SHOWN, header=about, page=write_page,
@@ -256,6 +313,8 @@ def make_learner(args, nets, state, train, unseen):
 
 def outputs(args, learner, run, unseen, moving, last):
     """A function that writes what there is to see."""
+    if ranks.rank():  # the first process shows it
+        return None
     iteration, scenes = learner.done, generate_scenes(learner.sampler, learner.fixed)
 
     def write():
@@ -289,7 +348,7 @@ def memory(args, G, D):
     maps = map_entries(G, source.to("meta")) + 2 * map_entries(D, video) + 6 * video.numel()  # and a scene's parts
     weights = 16 * sum(p.numel() for net in (G, D) for p in net.parameters())
     weights += 4 * sum(p.numel() for p in G.parameters()) * (args.average > 0)
-    return weights + 4 * args.batch_size * maps * (1.5 if args.r1 else 1)
+    return weights + 4 * -(-args.batch_size // ranks.world()) * maps * (1.5 if args.r1 else 1)
 
 
 def header(args, nets, train, held_out):

@@ -14,11 +14,14 @@ Videos are float32 (N, 3, 32, 64, 64) in [-1, 1], masks (N, 1, 32, 64, 64), back
 """
 
 import itertools
+import types
 from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
+
+from run import ranks
 
 FRAMES, SIZE = 32, 64  # of every video: the nets are built for them
 LATENT = 100
@@ -120,6 +123,26 @@ class Discriminator(nn.Module):
 
     def forward(self, video):
         return self.classify(self.features(video)).flatten(1).float()
+
+
+def synchronise(net):
+    """Let a net's batch norms take, in learning, the statistics of all processes' rows."""
+    for layer in net.modules():
+        if isinstance(layer, tuple(BATCH_NORM.values())):
+            layer.forward = types.MethodType(synchronised, layer)
+
+
+def synchronised(layer, x):
+    """The batch norm `layer` of x (N, C, ...), this process's rows of a mini-batch."""
+    if not layer.training:
+        return type(layer).forward(layer, x)
+    y, mean, variance, count = ranks.centred(x)
+    with torch.no_grad():
+        layer.num_batches_tracked += 1
+        layer.running_mean.lerp_(mean, layer.momentum)
+        layer.running_var.lerp_(variance * count / (count - 1), layer.momentum)
+    scale, shape = layer.weight * (variance + layer.eps).rsqrt(), (-1, *[1] * (x.ndim - 2))
+    return (y * scale.view(shape) + layer.bias.view(shape)).to(x.dtype)
 
 
 @torch.no_grad()

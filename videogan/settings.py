@@ -36,6 +36,8 @@ def build_parser():
     add(group, "average", 0.0, "samples: decay of a moving average of the generator, which draws them; 0: none",
         type=float)
     add(group, "r1", 0.0, "weight of the R1 penalty, the discriminator's squared gradient at real clips", type=float)
+    add(group, "sync_batch_norm", help="several processes (torchrun): batch statistics of the whole mini-batch, not of "
+        "each process's part", action="store_true")
     add(group, "spectral_norm", help="divide the discriminator's weights by their spectral norm", action="store_true")
     group = parser.add_argument_group("sampling a learned model")
     add(group, "test generate", help="write new videos, and what they are made of, to the run's folder test; here "
