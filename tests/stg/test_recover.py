@@ -12,6 +12,7 @@ from tools import assert_refused, assert_same_run, assert_same_state, images, re
 import data
 import main
 import model
+from stg.inputs import move
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 FIELD = "-category three -batch_size 2 -mask_type region -preset quality -anneal 0"
@@ -96,3 +97,15 @@ def test_a_learned_model_fills_in_another_clip(preset, kind, frames, tmp_path, f
     assert len(list((folder / "recovered_sample_sequence/sequence_0").iterdir())) == frames
     rows = json.loads((folder / "recovery.json").read_text())["rows"]
     assert rows[0]["name"] == "mean of samples" and rows[1]["visible_error"] == 0 and rows[1]["hidden_mae"] > 0
+
+
+def test_a_clip_moves_if_what_is_visible_does():
+    videos = np.zeros((2, 5, 4, 6, 3), np.uint8)
+    hidden = np.zeros(videos.shape[:-1], bool)
+    hidden[:, 0] = True  # a whole frame, the first
+    videos[1, 0] = 9
+    assert move(videos, None) and not move(videos, hidden)
+    videos[1, 3, 2, 2, 1] = 9
+    assert move(videos, hidden)
+    hidden[1, :, 2, 2] = True
+    assert not move(videos, hidden)
