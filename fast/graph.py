@@ -16,17 +16,14 @@ class FastLangevin:
         self.score, self.gradient, self.steps, self.chunk, self.graphs = score, gradient, steps, chunk, {}
 
     def __call__(self, x, delta, generators, free=None):
-        """x (N, ...) after the steps; delta, generators and free as for `langevin`. Of an x in the host's memory one
-        chunk at a time visits the device. The first chunk moves last: what the score leaves behind is of the first
-        rows."""
-        if 0 < len(x) <= self.chunk:
-            return self.chain(x, delta, generators[: len(x)], free)
+        """x (N, ...) after the steps; delta, generators (or more of them) and free as for `langevin`."""
+        generators = generators[: len(x)]
+        if len(x) <= self.chunk:
+            return self.chain(x, delta, generators, free)
         out = torch.empty_like(x)
-        for k in reversed(range(0, len(x), self.chunk)):
+        for k in range(0, len(x), self.chunk):
             rows = slice(k, k + self.chunk)
-            moves, own = None if free is None else free[rows], generators[rows]
-            here = x[rows].to(own[0].device, non_blocking=True)
-            out[rows] = self.chain(here, delta, own[: len(here)], moves)
+            out[rows] = self.chain(x[rows], delta, generators[rows], None if free is None else free[rows])
         return out
 
     def chain(self, x, delta, generators, free):

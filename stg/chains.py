@@ -45,9 +45,9 @@ class Chains:
         return y
 
     def move(self, b, step):
-        """Move the chains of mini-batch b that have yet to move in this epoch, the first one last. step(b, rows, y): of
-        the chains y, which are those rows of the whole mini-batch, the new state and the pull."""
-        for k in reversed(range(0, len(self.y[b]), self.chunk)):
+        """Move the chains of mini-batch b that have yet to move in this epoch. step(b, rows, y): of the chains y, which
+        are those rows of the whole mini-batch, the new state and the pull."""
+        for k in range(0, len(self.y[b]), self.chunk):
             here, pulls = (each[b][k : k + self.chunk] for each in (self.y, self.pulls))
             stay = [j for j, pull in enumerate(pulls.tolist()) if pull == STAYS]
             if stay:
