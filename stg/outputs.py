@@ -100,6 +100,6 @@ def header(args, f, clips):
         f"memory about {most / 2**30:.1f} GiB if all is handled at once",
     ]
     if chains > FILMS:
-        lines.append(f"of {chains} chains the first {FILMS} are filmed and judged; when the run has ended, "
-                     f"-test -start chains -test_steps 0 -sample_size {chains} films all")
+        lines.append(f"of {chains} chains the first {FILMS} are filmed and judged; when the run has ended, main.py "
+                     f"-test -category {args.category} -start chains -test_steps 0 -sample_size {chains} films all")
     return "\n".join(lines)
