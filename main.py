@@ -21,7 +21,7 @@ from recover import load_recovery
 from reference import load_reference
 from run import ranks
 from run.adam import Adam, learning_rate
-from run.flags import RunError, listed, run_program
+from run.flags import RunError, Spoilt, listed, run_program
 from run.folder import Elsewhere, Run, start_from
 from run.loop import fit
 from sample import sample_learned
@@ -105,7 +105,7 @@ class Learner:
     def synthesis(self, b, rows, y):
         """The chains y, those rows of mini-batch b, after Langevin steps, and the rms of df/dy at the first of them."""
         y = self.langevin(y, self.delta(), self.noise("J", b, self.num_chain)[rows])
-        self.check_finite(chain_mean=y.mean().item())
+        self.check_finite(RunError, chain_mean=y.mean().item())
         return y, self.tilt.item()
 
     def slopes(self, I):
@@ -173,22 +173,22 @@ class Learner:
         return numbers | {"seconds_per_step": seconds}
 
     def check(self, metrics):
-        """Stop a run that has diverged or died, before its state is touched."""
+        """Stop a run that has diverged or died: what was saved last is its last good state."""
         epoch = self.done + 1
-        self.check_finite(**metrics)
+        self.check_finite(Spoilt, **metrics)
         self.lost = self.lost + 1 if metrics["drift_to_noise"] == 0 else 0
         if self.lost == LOST:
-            raise RunError(f"the chains have left the model in epoch {epoch}: f has no gradient there; "
-                           "start anew with a lower -lr or -step_size, or with -anneal")
+            raise Spoilt(f"the chains have left the model in epoch {epoch}: f has no gradient there; "
+                         "start anew with a lower -lr or -step_size, or with -anneal")
         if metrics["alive"] == 0:
-            raise RunError(f"all units of the top layer are dead in epoch {epoch}: f is 0 everywhere, "
+            raise Spoilt(f"all units of the top layer are dead in epoch {epoch}: f is 0 everywhere, "
                            "nothing is learned any more; lower -lr or change -seed")
 
-    def check_finite(self, **metrics):
-        """Stop a run that has diverged."""
+    def check_finite(self, error, **metrics):
+        """Stop a run that has diverged, by this error."""
         for name, value in metrics.items():
             if value is not None and not math.isfinite(value):
-                raise RunError(f"diverged in epoch {self.done + 1}: {name} is {value}; lower -lr or -step_size")
+                raise error(f"diverged in epoch {self.done + 1}: {name} is {value}; lower -lr or -step_size")
 
     def state(self):
         """All that a resumed run needs, as plain types and tensors."""

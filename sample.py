@@ -134,8 +134,8 @@ def sample(f, q, chains, state, args):
     parts = [range(args.sample_size)[k : k + chunk] for k in range(0, args.sample_size, chunk)]
     with tqdm(total=len(parts) * len(deltas), unit="step", disable=None) as bar:
         for which in parts:
-            y, generators = first_noise(args, q, chains, which), [
-                utils.generator(args.device, args.seed, "test", k) for k in which]
+            y = first_noise(args, q, chains, which)
+            generators = [utils.generator(args.device, args.seed, "test", k) for k in which]
             for delta in deltas:
                 y = langevin(y, score, 1, delta, generators)
                 bar.update()

@@ -156,9 +156,9 @@ def in_threads(function, arguments):
 def save_videos(folder, name, videos, beside=None, rate=FPS):
     """The frames of videos (N, T, H, W, 3) in folder/<name>_sequence, and in folder/final_results a GIF and an MP4 of
     each, at `rate` frames a second; an MP4 of each of those `beside` them, (T, H, W, 3) by name; and, as `all`, those
-    and these side by side, the first GRID of them."""
+    and these side by side, GRID of them at most, of which those are half at most."""
     beside = beside or {}
-    everything = [*beside.values(), *videos][:GRID]
+    everything = [*list(beside.values())[: GRID // 2], *videos][:GRID]
     rows, moments = -(-len(everything) // 6), np.arange(max(map(len, everything)))  # shorter videos begin again
     grid = [video[moments % len(video)] for video in everything]
     films = {"all": side_by_side(grid, -(-len(everything) // rows))}  # the longest work first

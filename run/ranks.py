@@ -35,6 +35,11 @@ def world():
     return int(os.environ["WORLD_SIZE"]) if dist.is_available() and dist.is_torchelastic_launched() else 1
 
 
+def here():
+    """How many of them are on this machine."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if world() > 1 else 1
+
+
 def rank():
     """The number of this process, 0 for the first."""
     return int(os.environ["RANK"]) if world() > 1 else 0
@@ -49,10 +54,10 @@ def start(device):
     if rank():
         sys.stdout = open(os.devnull, "w")
     if device.type == "cuda":
-        here, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
-        if here > gpus or device.index is not None:
+        gpus = torch.cuda.device_count()
+        if here() > gpus or device.index is not None:
             hush(int(os.environ["LOCAL_RANK"]))
-            raise InputError(f"{here} processes need a GPU each, of {gpus} on this machine, and -device cuda")
+            raise InputError(f"{here()} processes need a GPU each, of {gpus} on this machine, and -device cuda")
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     with missing():

@@ -27,7 +27,7 @@ class Chains:
         self.device, self.reference, self.counts, self.chunk = next(f.parameters()).device, reference, counts, chunk
         self.own, self.like = ranks.shares(counts), reference.noise([])
         rows = [own.stop - own.start for own in self.own]
-        self.fit = holds(self.device, f, 4 * sum(rows) * math.prod(self.like.shape[1:]))
+        self.resident = holds(self.device, f, 4 * sum(rows) * math.prod(self.like.shape[1:]))
         saved = ranks.spread(saved, counts)
         self.y = [self.first(generators(b)[own]) if saved is None else self.home(saved.pop(0))
                   for b, own in enumerate(self.own)]
@@ -35,7 +35,7 @@ class Chains:
 
     def home(self, y):
         """y where the chains live."""
-        return y.to(self.device) if self.fit else y.cpu().pin_memory()
+        return y.to(self.device) if self.resident else y.cpu().pin_memory()
 
     def first(self, generators):
         """Noise of the reference, a chain each generator."""

@@ -82,9 +82,9 @@ def check_fits(args, f, clips):
                          "or raise -num_chain")
     rest, whole = (memory(args, f, clips, n, 1) for n in (0, -(-everything // ranks.world())))
     gpu, hint = args.device.type == "cuda", "use a smaller -im_size or -num_frames, or fewer -num_chain"
-    check_memory(rest if gpu else whole, available_memory(args.device), hint)
+    check_memory(rest if gpu else whole * ranks.here(), available_memory(args.device), hint)
     if gpu:
-        check_memory(whole - rest, available_memory(torch.device("cpu")), hint)
+        check_memory((whole - rest) * ranks.here(), available_memory(torch.device("cpu")), hint)
 
 
 def header(args, f, clips):

@@ -370,6 +370,9 @@ def test_settings_that_blow_up_and_a_dead_net_end_in_one_line(tmp_path, flags, m
         done = call(flags(tmp_path / given[1:3], "-num_epochs", 9, *given.split()))
         [line] = done.err.splitlines()
         assert done.code == 1 and "diverged in epoch" in line and given.split()[0] in line
+    done = call(flags(tmp_path / "kept", "-num_epochs", 9, "-lr", "1e4", "-log_step", 1))
+    assert done.code == 1 and "grad_norm" in done.err  # the chains have moved then; what was saved before stays
+    assert max(y.abs().max() for y in state_of(tmp_path / "kept/clip")["chains"]) < 1000
     features = model.Descriptor.features
     monkeypatch.setattr(model.Descriptor, "features", lambda f, x: features(f, x) * 0)
     done = call(flags(tmp_path / "dead", "-num_epochs", 2))
