@@ -171,8 +171,8 @@ def recovery_report(truth: np.ndarray, recovered: dict[str, np.ndarray], mask: n
     Videos are (T, H, W, 3) and the mask (T, H, W), or, for several clips, (N, T, H, W, 3) and (N, T, H, W): then the
     figures are those of all hidden pixels of all clips."""
     truths, masks = truth.reshape(-1, *truth.shape[-4:]), mask.reshape(-1, *mask.shape[-3:])
-    simple = {name: np.stack([fill(*clip) for clip in zip(truths, masks)]).reshape(truth.shape)
-              for name, fill in FILLINGS.items() if name not in recovered}
+    simple = {name: np.stack([fill(*clip) for clip in zip(truths, masks)]).reshape(truth.shape).round().clip(0, 255)
+              for name, fill in FILLINGS.items() if name not in recovered}  # as videos have them
 
     def row(name, video):
         clips = zip(video.reshape(truths.shape), masks, strict=True)
