@@ -47,7 +47,8 @@ class ConditionalField:
         self.size, self.bar = hidden.shape[1:], bar
         self.box = box_of(self.size)
         self.free = [boxed(torch.from_numpy(mask).float().to(power.device), 1.0) for mask in hidden]
-        self.precision = 1 / power[..., None].repeat(1, 1, 1, 1, 2)  # of K, for real and imaginary part
+        self.covariance = power[..., None].repeat(1, 1, 1, 1, 2)  # K, for real and imaginary part
+        self.precision = 1 / self.covariance
         self.observed = [boxed(x * d.square()[:, None]) for x, d in zip(self.trust, scale)]  # of v, (3, T', H', W')
         self.parts = [self.preconditioner(*pair) for pair in zip(self.free, self.observed)]
 
@@ -55,7 +56,7 @@ class ConditionalField:
         """(pixels, the inverse of Q_hh there by frequency), for pixels of which nothing is known and the others."""
         moved = (observed > 0).float()
         known = [(moved, 1 / (self.precision + observed[observed > 0].mean()))] if moved.any() else []
-        return [(free * (1 - moved), 1 / self.precision), *known]
+        return [(free * (1 - moved), self.covariance), *known]
 
     @classmethod
     def fit(cls, filled, hidden, device="cpu"):
