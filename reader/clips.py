@@ -23,6 +23,7 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from reader.pictures import (
+    LENIENT,
     MAYBE_ANIMATED,
     InputError,
     decode_picture,
@@ -122,7 +123,7 @@ def animation_source(path, record):
 
 def video_source(path, record):
     """The best video stream of a file: no cover art, no second camera."""
-    with open(path, "rb") as file, av.open(file, metadata_errors="ignore") as container:
+    with open(path, "rb") as file, av.open(file, **LENIENT) as container:
         stream = container.streams.best("video")
         if stream is None:
             raise InputError(f"'{path}' has no video in it")

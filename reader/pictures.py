@@ -13,6 +13,7 @@ VIDEO_SUFFIXES = (".avi", ".mp4", ".mov", ".mkv", ".webm", ".gif", ".m4v", ".mpg
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".pgm", ".ppm", ".tga",
                   ".jp2")
 MAYBE_ANIMATED = (".gif", ".apng", ".png", ".webp", ".avif", ".tif", ".tiff")  # of either kind, as their content says
+LENIENT = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}  # titles need not be UTF-8
 LEVELS = (8, 10, 12, 16, 24, 32)  # bits of a sample that files are made with
 
 
@@ -112,7 +113,7 @@ def decode_picture(path, levels=None):
 def decode_rare_picture(path):
     """A picture of a kind that Pillow does not know, as TIFFs of three floating-point channels are."""
     try:
-        with open(path, "rb") as file, av.open(file, metadata_errors="ignore") as container:
+        with open(path, "rb") as file, av.open(file, **LENIENT) as container:
             return next(container.decode(video=0)).to_ndarray(format="rgb24")
     except (av.FFmpegError, IndexError, StopIteration, ValueError):
         raise UnidentifiedImageError("it is not a picture") from None
