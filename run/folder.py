@@ -20,7 +20,7 @@ from run.inputs import Inputs, compare_inputs
 from utils import FPS, contact_sheet, gif_bytes, jpeg_bytes, png_bytes, printable, side_by_side, write_atomically
 
 CHEAP = 2**24  # bytes of a state up to which a GPU's is saved at every log step
-SNAPSHOT = 2**28  # bytes of a CPU's state that is copied, to be saved while it learns on; a larger one makes it wait
+SNAPSHOT = 2**28  # bytes of a state in the CPU's memory that are copied, to be saved while learning goes on; more wait
 BACKLOG = 8  # log steps whose outputs may wait to be written
 
 
@@ -124,11 +124,11 @@ class Run:
 
         A CPU's state is saved every time; a GPU's, whose steps are short, if it is small, if more than usual are to be
         kept, or if the moment is one of those that are `moving` or the run's `last`. Learning goes on meanwhile with a
-        copy of the state kept aside, unless a CPU's memory has no room to spare for it.
+        copy of the state kept aside, unless the CPU's memory has most of it already, and no room to spare for it twice.
         """
         size, gpu = size_of(state), str(self.settings.get("device")).startswith("cuda")
         due = last or moving or size < CHEAP or self.keep > KEEP or not gpu
-        copied = due and not last and (gpu or size < SNAPSHOT)  # a GPU's is not among what the CPU's memory holds
+        copied = due and not last and size_of(state, "cpu") < SNAPSHOT  # a GPU's chains may be in the CPU's memory
         if copied and size >= CHEAP:
             self.wait()  # no more than one large copy at a time
         kept = None if not due else snapshot(state) if copied else state  # jobs that wait hold no more than they need
@@ -283,12 +283,12 @@ def snapshot(state):
     return [snapshot(value) for value in state] if isinstance(state, list | tuple) else state
 
 
-def size_of(state):
-    """Bytes of the tensors in nested dicts, lists and tuples."""
+def size_of(state, device=None):
+    """Bytes of the tensors in nested dicts, lists and tuples, or of those on one type of device."""
     if isinstance(state, torch.Tensor):
-        return state.nbytes
+        return state.nbytes if device in (None, state.device.type) else 0
     values = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
-    return sum(map(size_of, values))
+    return sum(size_of(value, device) for value in values)
 
 
 def find_checkpoint(folder, ckpt=None):

@@ -163,16 +163,18 @@ def test_a_gpu_saves_a_large_state_less_often_unless_more_of_them_are_to_be_kept
     assert states == saved.split()
 
 
-@pytest.mark.parametrize("device, waits", [("cpu", True), ("cuda:0", False)])
-def test_learning_waits_only_where_a_cpu_has_no_room_for_a_copy(device, waits, tmp_path, monkeypatch):
+@pytest.mark.parametrize("device, place, waits", [
+    ("cpu", "cpu", True), ("cuda:0", "cpu", True), ("cuda:0", "meta", False)])  # meta in the GPU's place
+def test_learning_waits_only_where_the_cpus_memory_has_no_room_for_a_copy(device, place, waits, tmp_path, monkeypatch):
     run, gate, told = new_run(tmp_path, device=device), threading.Event(), []
     monkeypatch.setattr("run.folder.snapshot", lambda state: "copied")
     monkeypatch.setattr(run, "save_checkpoint", lambda state, epoch: told.append(state))
-    state = {"w": torch.zeros(1).expand(SNAPSHOT // 4)}  # takes no memory
-    if waits:
-        threading.Timer(0.05, gate.set).start()
+    state = {"w": torch.zeros(1, device=place).expand(SNAPSHOT // 4)}  # takes no memory
+    timer = threading.Timer(0.05 if waits else 5, gate.set)  # by which save() returns at the latest
+    timer.start()
     run.save(state, 1, gate.wait, lambda: told.append("told"), moving=True, last=False)
     assert gate.is_set() == waits
+    timer.cancel()
     gate.set()
     run.wait()
     assert told == [state if waits else "copied", "told"]
