@@ -88,7 +88,7 @@ class Learner:
         """One epoch (Algorithm 1; Algorithm 2 where pixels are hidden): new chains, and the gradient of the weights."""
         self.optimizer.zero_grad()
         due = self.judged and (self.done + 1) % self.log_step == 0
-        I_new, seconds = [], 0.0
+        I_new, seconds, all_move = [], 0.0, self.chains.rested()
         tally = Tally(self.f, self.reference, len(self.I), torch.cat(self.I) if due else None)
         for b, I in enumerate(self.I):
             begun = time.perf_counter()
@@ -100,7 +100,7 @@ class Learner:
                                        self.noise("I", b, self.batch_size))
             self.backward_gap(b, I, self.chains.y[b], tally)
             I_new.append(I)
-        self.found = I_new, tally, seconds / (len(self.I) * self.sample_steps)
+        self.found = I_new, tally, seconds / (len(self.I) * self.sample_steps) if all_move else None
 
     def synthesis(self, b, rows, y):
         """The chains y, those rows of mini-batch b, after Langevin steps, and the rms of df/dy at the first of them."""

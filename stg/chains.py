@@ -67,6 +67,10 @@ class Chains:
         for pulls in self.pulls:
             pulls.fill_(STAYS)
 
+    def rested(self):
+        """Whether all have yet to move in this epoch: not where one goes on that was interrupted."""
+        return all((pulls == STAYS).all() for pulls in self.pulls)
+
     def state(self):
         """What a checkpoint keeps of all processes' chains, in the first one."""
         return {"chains": ranks.collected(self.y, self.counts), "pulls": ranks.collected(self.pulls, self.counts)}

@@ -81,6 +81,8 @@ def test_an_interrupted_epoch_goes_on_with_the_chains_that_have_yet_to_move(tmp_
     assert call(flags(tmp_path / "stopped", *more)).code == 0
     assert len(calls) == 18 * 3 - 9
     assert_same_run(tmp_path / "stopped/three", tmp_path / "straight/three")
+    timed = [row["seconds_per_step"] != "" for row in rows_of(tmp_path / "stopped/three")]
+    assert timed == [True, False, True, True]  # an epoch that went on has not moved all chains in its time
 
 
 def test_chains_that_are_no_numbers_any_more_are_not_taken(tmp_path, flags, monkeypatch):
