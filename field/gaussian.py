@@ -147,9 +147,9 @@ class GaussianField:
 
     def balance(self, moved):
         """Bring the field's sigma to where the chains move as much as the clips: what f adds takes the place of noise.
-        moved: `motion` of the chains. Returns a factor of the learning rate, which falls to 0 as noise falls to its
-        SHARE of the variance: with little of it left, chains copy the clip."""
-        self.scale.mul_(self.motion / moved).clamp_(LEAST, 1)
+        moved: `motion` of the chains, which may be 0. Returns a factor of the learning rate, which falls to 0 as noise
+        falls to its SHARE of the variance: with little of it left, chains copy the clip."""
+        self.scale.mul_(self.motion / max(moved, 1e-30)).clamp_(LEAST, 1)
         return min(1.0, max(0.0, (self.scale.item() ** 2 - SHARE) / BAND))
 
     @property

@@ -238,7 +238,7 @@ def test_an_earlier_checkpoint_holds_white_noise():
 
 
 @pytest.mark.parametrize("times, scale, factor", [
-    (1.05, 1 / 1.05, 1), (0.5, 1, 1), (1 / 0.75, 0.75, (0.75**2 - 0.7**2) / 0.2), (3, 0.7, 0),
+    (1.05, 1 / 1.05, 1), (0.5, 1, 1), (0, 1, 1), (1 / 0.75, 0.75, (0.75**2 - 0.7**2) / 0.2), (3, 0.7, 0),
 ])
 def test_balance_brings_sigma_towards_equal_motion_and_stops_learning_at_the_least(
     times, scale, factor, moving_field, monkeypatch
