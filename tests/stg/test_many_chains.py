@@ -15,6 +15,7 @@ import stg.chains
 from fast.gradient import FastGradient
 from fast.graph import FastLangevin
 from model import Descriptor
+from run import ranks
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -120,6 +121,14 @@ def test_of_many_chains_the_first_are_filmed_and_all_are_kept(tmp_path, flags, m
     shutil.move(run, tmp_path / "clip")
     assert sample(tmp_path, "-start", "chains", "-sample_size", 9, "-chunk", 4, steps=0).code == 0
     assert np.array_equal(new_videos(tmp_path), levels)
+
+
+def test_only_the_first_process_makes_films_of_chains_that_it_has(monkeypatch):
+    for name, value in {"world": 2, "rank": 1}.items():
+        monkeypatch.setattr(ranks, name, lambda value=value: value)
+    chains = object.__new__(stg.chains.Chains)  # the second's: they can make none
+    chains.counts = [3]
+    assert not len(chains.shown(2))
 
 
 @pytest.mark.parametrize("reference", ["white", "field"])
