@@ -50,6 +50,16 @@ def load_recovery(saved, hidden, mean, batch_size):
     return WhiteRecovery(masks, saved["I"], saved.get("average", saved["I"]))
 
 
+def save_recovered(folder, mean, sample, videos, hidden, rate, beside):
+    """Frames and films of recovered clips, the mean of samples and one sample of them, all uint8 (N, T, H, W, 3);
+    beside: more films, by name."""
+    masked = np.where(hidden[..., None], np.uint8(128), videos)
+    beside = beside | {f"masked_{k}": video for k, video in enumerate(masked)}
+    beside |= {f"sample_{k}": video for k, video in enumerate(sample)}
+    utils.save_videos(folder, "recovered_mean", mean, beside, rate)
+    utils.save_frames(folder / "recovered_sample_sequence", sample)
+
+
 class WhiteRecovery:
     """Hidden pixels as the paper moves them, by the Langevin steps that chains take.
 

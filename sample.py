@@ -17,7 +17,7 @@ from judge.page import write_page
 from judge.tables import in_pieces, recovery_report, save_report
 from langevin import langevin
 from model import descriptor, fixed_axes
-from recover import first_guess, load_recovery
+from recover import first_guess, load_recovery, save_recovered
 from reference import load_reference
 from run import ranks
 from run.adam import learning_rate
@@ -99,10 +99,7 @@ def fill_in(args, given, f, state, size, folder):
     check_finite(*found.values())
     found = {name: utils.to_uint8(x + q.mean) for name, x in found.items()}
     delete_outputs(folder)
-    masked = {f"masked_{k}": x for k, x in enumerate(np.where(hidden[..., None], np.uint8(128), videos))}
-    beside = masked | {f"sample_{k}": x for k, x in enumerate(found["one sample"])}
-    utils.save_videos(folder, "recovered_mean", found["mean of samples"], beside, inputs.rate)
-    utils.save_frames(folder / "recovered_sample_sequence", found["one sample"])
+    save_recovered(folder, found["mean of samples"], found["one sample"], videos, hidden, inputs.rate, {})
     known = min(record.used for record in records)
     if hidden[:, :known].any():
         rows = recovery_report(videos[:, :known], {name: x[:, :known] for name, x in found.items()}, hidden[:, :known])

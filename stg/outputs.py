@@ -6,7 +6,6 @@ Of more than FILMS chains the first ones have frames and films, and are judged. 
 
 import math
 
-import numpy as np
 import torch
 
 import utils
@@ -16,6 +15,7 @@ from field.spectrum import box_of
 from judge.clip import judge_by_clips
 from judge.tables import recovery_report, save_report
 from model import layer_table
+from recover import save_recovered
 from run import ranks
 from run.inputs import check_memory
 from stg.settings import settings_of
@@ -35,11 +35,7 @@ def save_outputs(args, learner, run, epoch, pictures, videos, hidden, moving, la
     if moving and hidden is None:
         utils.save_videos(run.folder, "synthesized", J, beside, run.inputs.rate)
     elif moving:
-        masked = np.where(hidden[..., None], np.uint8(128), videos)
-        beside |= {f"masked_{k}": video for k, video in enumerate(masked)}
-        beside |= {f"sample_{k}": video for k, video in enumerate(pictures["sample"])}
-        utils.save_videos(run.folder, "recovered_mean", I, beside, run.inputs.rate)
-        utils.save_frames(run.folder / "recovered_sample_sequence", pictures["sample"])
+        save_recovered(run.folder, I, pictures["sample"], videos, hidden, run.inputs.rate, beside)
         utils.save_frames(run.folder / "synthesized_sequence", J)
     if last and hidden is None:
         stride = learner.f.layers[0].stride[0]

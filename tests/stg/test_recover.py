@@ -19,6 +19,10 @@ FIELD = "-category three -batch_size 2 -mask_type region -preset quality -anneal
 WHITE = "-mask_type missing_frames"
 
 
+def films(folder):
+    return {path.stem for path in (folder / "final_results").glob("*.mp4")}
+
+
 @pytest.mark.parametrize("reference", ["white", "field"])
 def test_hidden_pixels_are_never_looked_at(reference, tmp_path, flags, moving):
     """Two clips that differ under the mask alone give the same run, bit for bit; also where it hides the first frame
@@ -86,6 +90,8 @@ def test_recovered_pixels_of_all_clips_are_judged_and_visible_ones_kept(more, ru
         assert np.array_equal(found[~hidden], truth[~hidden]) and rows[row]["visible_error"] == 0
         error = np.abs(found.astype(float) - truth)[hidden].mean()
         assert rows[row]["hidden_mae"] == pytest.approx(error, rel=1e-5)
+    kinds = ("sequence", "observed", "masked", "sample")
+    assert films(runs(more)) == {"all"} | {f"{kind}_{k}" for kind in kinds for k in range(len(truth))}
 
 
 @pytest.mark.parametrize("preset, kind, frames", [("quality", "every_second", 12), ("released", "region", 12),
@@ -97,6 +103,7 @@ def test_a_learned_model_fills_in_another_clip(preset, kind, frames, tmp_path, f
     assert done.code == 0, done.err
     folder = tmp_path / "other/test"
     assert len(list((folder / "recovered_sample_sequence/sequence_0").iterdir())) == frames
+    assert films(folder) == {"all", "sequence_0", "masked_0", "sample_0"}
     rows = json.loads((folder / "recovery.json").read_text())["rows"]
     assert rows[0]["name"] == "mean of samples" and rows[1]["visible_error"] == 0 and rows[1]["hidden_mae"] > 0
 
