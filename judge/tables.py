@@ -75,67 +75,104 @@ WINDOW_COLUMNS = {
 COLUMNS = TEXTURE_COLUMNS | SET_COLUMNS | RECOVERY_COLUMNS | WINDOW_COLUMNS
 
 
-def texture_report(videos: dict[str, np.ndarray], observed: np.ndarray, later: np.ndarray | None = None,
-                   lds: int = 50, stride: int | None = None) -> tuple[list[dict], dict[str, dict]]:
-    """Rows of the table: the observed clip, each of the videos (by name), their mean if there are several, and the
-    references: `later` frames of the clip (None: not at hand) and a linear dynamical system of `lds` components (0:
-    none), whose patches and colours are those of its first draw. All videos are (T, H, W, 3). A row has "name" and the
-    TEXTURE_COLUMNS, None where one makes no sense. And portraits by name of all these videos but the mean, for
-    `draw_texture_report`."""
-    clip, patches = summarise(observed), Patches(observed, later)
+class TextureTable:
+    """The table of videos beside the one clip that they should resemble. All of it that needs none of the videos is
+    made at once, `report` adds them."""
 
-    def judge(named):
-        name, video = named[0], summarise(named[1], clip)
-        row = {"name": name, **dict.fromkeys(TEXTURE_COLUMNS), **compare(video, clip, stride)}
-        return row, portrait(video) if name else None
+    def __init__(self, observed, later=None, lds=50, stride=None):
+        """Videos are (T, H, W, 3). The references are `later` frames of the clip (None: not at hand) and a linear
+        dynamical system of `lds` components (0: none), whose patches and colours are those of its first draw."""
+        self.clip, self.patches, self.stride = summarise(observed), Patches(observed, later), stride
+        self.observed = {"name": "observed", **dict.fromkeys(TEXTURE_COLUMNS), **compare(self.clip, self.clip, stride)}
+        half = len(observed) // 2
+        self.observed["chain_distance"] = pair_distances([observed[:half], observed[len(observed) - half :]])[0, 1]
+        self.references, self.portraits = self.judge([("later frames", later)] if later is not None else [])
+        for row in self.references:
+            row.update(self.patches.usual)
+        if lds:
+            samples = lds_samples(observed, lds)
+            draws, portraits = self.judge([(None if k else "LDS", sample) for k, sample in enumerate(samples)])
+            self.complete(draws, samples, samples[:1])
+            self.references.append(mean_row("LDS", draws))
+            self.portraits |= portraits
 
-    samples = lds_samples(observed, lds) if lds else []
-    named = [("observed", observed), *videos.items(), *([("later frames", later)] if later is not None else [])]
-    named += [(None if k else "LDS", sample) for k, sample in enumerate(samples)]
-    rows, pictured = zip(*utils.in_threads(judge, named))
-    half, last = len(observed) // 2, len(rows) - len(samples)
-    chains, later_frames, draws = rows[1 : len(videos) + 1], rows[len(videos) + 1 : last], rows[last:]
-    rows[0]["chain_distance"] = pair_distances([observed[:half], observed[len(observed) - half :]])[0, 1]
-    add_distances(chains, list(videos.values()))
-    add_distances(draws, samples)
-    for row, figures in zip([*chains, *draws], utils.in_threads(patches.figures, [*videos.values(), *samples[:1]])):
-        row.update(figures)
-    for row in later_frames:
-        row.update(patches.usual)
-    table = [rows[0], *chains, *([mean_row(f"mean of {len(chains)}", chains)] if len(chains) > 1 else [])]
-    table += [*later_frames, *([mean_row("LDS", draws)] if draws else [])]
-    return table, {name: each for (name, _), each in zip(named, pictured) if name}
+    def report(self, videos: dict[str, np.ndarray]) -> tuple[list[dict], dict[str, dict]]:
+        """Rows of the table: the observed clip, each of the videos (by name), their mean if there are several, and the
+        references. A row has "name" and the TEXTURE_COLUMNS, None where one makes no sense. And portraits by name of
+        all these videos but the mean, for `draw_texture_report`."""
+        chains, portraits = self.judge(videos.items())
+        self.complete(chains, list(videos.values()), list(videos.values()))
+        table = [self.observed, *chains, *([mean_row(f"mean of {len(chains)}", chains)] if len(chains) > 1 else [])]
+        return table + self.references, {"observed": portrait(self.clip), **portraits, **self.portraits}
+
+    def judge(self, named):
+        """The rows of videos, pairs of name and video, without their patches and distances; and the portraits of those
+        that have a name."""
+        def judge_one(pair):
+            name, video = pair[0], summarise(pair[1], self.clip)
+            row = {"name": name, **dict.fromkeys(TEXTURE_COLUMNS), **compare(video, self.clip, self.stride)}
+            return row, portrait(video) if name else None
+
+        judged = utils.in_threads(judge_one, named)
+        return [row for row, _ in judged], {row["name"]: each for row, each in judged if each}
+
+    def complete(self, rows, videos, searched):
+        """Add to the rows of videos their mean distances to each other, and to the first rows what is found of their
+        patches, those of the videos `searched`."""
+        add_distances(rows, videos)
+        for row, figures in zip(rows, utils.in_threads(self.patches.figures, searched)):
+            row.update(figures)
 
 
-def set_report(videos: dict[str, np.ndarray], clips: np.ndarray,
-               stride: int | None = None) -> tuple[list[dict], dict[str, dict]]:
-    """Rows of the table of videos (by name) that were learned from several clips (N, T, H, W, 3): the clips, each
-    against the other ones, as a mean; each of the videos against all clips; and their mean. See SET_COLUMNS: figures
-    are means over the clips, nearest_psnr that of the nearest clip. And portraits, as of `texture_report`; that of
-    "observed" has the clips' mean curves and map, and the first one's frame."""
-    frame = {"video": clips[0], "moving": np.logical_or.reduce([moving_pixels(clip) for clip in clips])}
-    observed = utils.in_threads(lambda clip: summarise(clip, frame), clips)
+class SetTable:
+    """The table of videos that were learned from several clips. All of it that needs none of the videos is made at
+    once, `report` adds them."""
 
-    def judge(name, video, own=None):
-        figures = {k: compare(video, clip, stride) for k, clip in enumerate(observed) if k != own}
+    def __init__(self, clips, stride=None):
+        """clips: (N, T, H, W, 3)."""
+        self.stride = stride
+        self.frame = {"video": clips[0], "moving": np.logical_or.reduce([moving_pixels(clip) for clip in clips])}
+        self.clips = utils.in_threads(lambda clip: summarise(clip, self.frame), clips)
+        others = utils.in_threads(lambda k: self.judge(None, self.clips[k], own=k), range(len(clips)))
+        add_distances(others, clips)
+        self.others = self.mean("clips", others)
+        self.portrait = mean_portrait([portrait(clip) for clip in self.clips])
+
+    def report(self, videos: dict[str, np.ndarray]) -> tuple[list[dict], dict[str, dict]]:
+        """Rows of the table: the clips, each against the other ones, as a mean; each of the videos (by name) against
+        all clips; and their mean. See SET_COLUMNS: figures are means over the clips, nearest_psnr that of the nearest
+        clip. And portraits, as of TextureTable; that of "observed" has the clips' mean curves and map, and the first
+        one's frame."""
+        def judge_chain(pair):
+            video = summarise(pair[1], self.frame)
+            return self.judge(pair[0], video), portrait(video)
+
+        chains, pictured = zip(*utils.in_threads(judge_chain, videos.items()))
+        add_distances(chains, list(videos.values()))
+        table = [self.others, *chains, *([self.mean(f"mean of {len(chains)}", chains)] if len(chains) > 1 else [])]
+        return table, {"observed": self.portrait, **dict(zip(videos, pictured))}
+
+    def judge(self, name, video, own=None):
+        """The row of a summary against all clips but number `own`."""
+        figures = {k: compare(video, clip, self.stride) for k, clip in enumerate(self.clips) if k != own}
         nearest = max(figures, key=lambda k: figures[k]["nearest_psnr"])
         row = mean_row(name, list(figures.values()), SET_COLUMNS)
         return row | {"nearest_psnr": figures[nearest]["nearest_psnr"], "nearest_clip": nearest}
 
-    def judge_chain(named):
-        video = summarise(named[1], frame)
-        return judge(named[0], video), portrait(video)
-
-    def mean(name, rows):
+    def mean(self, name, rows):
+        """The mean of rows of `judge`."""
         near = {row["nearest_clip"] for row in rows}
         return mean_row(name, rows, SET_COLUMNS) | {"nearest_clip": None, "clips_near": len(near)}
 
-    others = utils.in_threads(lambda k: judge(None, observed[k], own=k), range(len(clips)))
-    chains, pictured = zip(*utils.in_threads(judge_chain, videos.items()))
-    add_distances(others, clips)
-    add_distances(chains, list(videos.values()))
-    table = [mean("clips", others), *chains, *([mean(f"mean of {len(chains)}", chains)] if len(chains) > 1 else [])]
-    return table, {"observed": mean_portrait([portrait(clip) for clip in observed]), **dict(zip(videos, pictured))}
+
+def texture_report(videos, observed, later=None, lds=50, stride=None):
+    """The rows and portraits of a TextureTable."""
+    return TextureTable(observed, later, lds, stride).report(videos)
+
+
+def set_report(videos, clips, stride=None):
+    """The rows and portraits of a SetTable."""
+    return SetTable(clips, stride).report(videos)
 
 
 def mean_portrait(portraits):
@@ -164,24 +201,39 @@ def mean_row(name, rows, columns=TEXTURE_COLUMNS):
     return {"name": name, **{c: float(np.mean(values)) if values else None for c, values in columns.items()}}
 
 
-def recovery_report(truth: np.ndarray, recovered: dict[str, np.ndarray], mask: np.ndarray) -> list[dict]:
-    """Rows of the table: the recovered videos by name, and the simple methods to beat, but those that are among them;
-    see RECOVERY_COLUMNS.
+class RecoveryTable:
+    """The table of recovered videos beside the simple methods to beat. The rows of these are made at once, `report`
+    adds those of the videos."""
 
-    Videos are (T, H, W, 3) and the mask (T, H, W), or, for several clips, (N, T, H, W, 3) and (N, T, H, W): then the
-    figures are those of all hidden pixels of all clips."""
-    truths, masks = truth.reshape(-1, *truth.shape[-4:]), mask.reshape(-1, *mask.shape[-3:])
-    simple = {name: np.stack([fill(*clip) for clip in zip(truths, masks)]).reshape(truth.shape).round().clip(0, 255)
-              for name, fill in FILLINGS.items() if name not in recovered}  # as videos have them
+    def __init__(self, truth, mask, without=()):
+        """truth is (T, H, W, 3) and mask (T, H, W), or, for several clips, (N, T, H, W, 3) and (N, T, H, W): then the
+        figures are those of all hidden pixels of all clips. without: names of methods that are left out."""
+        self.truth, self.mask = truth, mask
+        self.simple = [self.row(name, self.filled(fill)) for name, fill in FILLINGS.items() if name not in without]
 
-    def row(name, video):
-        clips = zip(video.reshape(truths.shape), masks, strict=True)
-        realism = [each for clip, hidden in clips if (each := hidden_realism(clip, hidden)) is not None]
-        figures = recovery_metrics(truth, video, mask)
+    def report(self, recovered: dict[str, np.ndarray]) -> tuple[list[dict], dict]:
+        """Rows of the table: the recovered videos by name, and the simple methods (RECOVERY_COLUMNS); no portraits."""
+        return [self.row(*each) for each in recovered.items()] + self.simple, {}
+
+    def clips(self, videos):
+        """Pairs of a video and its mask."""
+        masks = self.mask.reshape(-1, *self.mask.shape[-3:])
+        return zip(videos.reshape(-1, *videos.shape[-4:]), masks, strict=True)
+
+    def filled(self, fill):
+        """The truth with what a simple method puts where pixels are hidden, as videos have it."""
+        return np.stack([fill(*clip) for clip in self.clips(self.truth)]).reshape(self.truth.shape).round().clip(0, 255)
+
+    def row(self, name, video):
+        figures = recovery_metrics(self.truth, video, self.mask)
+        realism = [each for clip in self.clips(video) if (each := hidden_realism(*clip)) is not None]
         figures["hidden_realism"] = float(np.mean(realism)) if realism else None
         return {"name": name} | {column: figures[column] for column in RECOVERY_COLUMNS}
 
-    return [row(*each) for each in (recovered | simple).items()]
+
+def recovery_report(truth, recovered, mask):
+    """The rows of a RecoveryTable without the methods that are among the recovered videos."""
+    return RecoveryTable(truth, mask, without=recovered).report(recovered)[0]
 
 
 def window_report(samples: np.ndarray, held_out: np.ndarray, training: np.ndarray) -> list[dict]:

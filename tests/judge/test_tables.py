@@ -5,7 +5,16 @@ import pytest
 
 from data import draw_mask
 from judge.metrics import BEST_PSNR, chain_distance, recovery_metrics, texture_metrics
-from judge.tables import FILLINGS, print_table, recovery_report, set_report, write_csv
+from judge.tables import (
+    FILLINGS,
+    RecoveryTable,
+    SetTable,
+    TextureTable,
+    print_table,
+    recovery_report,
+    set_report,
+    write_csv,
+)
 
 
 def test_hidden_pixels_of_all_clips_are_judged_as_one(moving, monkeypatch):
@@ -47,3 +56,16 @@ def test_videos_beside_several_clips(clip, tmp_path, capsys):
     print_table(table)
     write_csv(tmp_path / "t.csv", table)
     assert "nearest" in capsys.readouterr().out and len((tmp_path / "t.csv").read_text().splitlines()) == 6
+
+
+@pytest.mark.parametrize("make_table", [
+    lambda clip: TextureTable(clip[:30], clip[30:60], lds=5, stride=3),
+    lambda clip: SetTable(np.stack([clip[:30], clip[30:60]]), stride=3),
+    lambda clip: RecoveryTable(clip[:30], np.random.default_rng(0).random((30, 20, 24)) < 0.1, ["Gaussian field"]),
+])
+def test_a_table_reports_other_videos_as_if_they_were_its_first(make_table, clip):
+    """No report leaves anything in the table."""
+    table, videos = make_table(clip), {"a": clip[20:50], "b": clip[40:]}
+    table.report({"b": clip[10:40], "c": clip[5:35], "d": clip[:30]})
+    again, first = table.report(videos), make_table(clip).report(videos)
+    assert again[0] == first[0] and list(again[1]) == list(first[1])
