@@ -351,7 +351,7 @@ def timed_functions():
 
     return {"sampling": (main.FastLangevin, "__call__"), "learn": (main.Learner, "learn"),
             "commit": (main.Learner, "commit"), "outputs": (main, "save_outputs"), "page": (main, "write_page"),
-            "evaluation": (outputs, "judge_by_clips"), "recovery": (outputs, "judge_recovery")}
+            "evaluation": (outputs.Judge, "report")}
 
 
 def clocked(function, spans, wait):
@@ -372,10 +372,10 @@ def parts_of(begun, ended, spans):
     """Seconds of a run by PARTS, from when it began and ended and from the spans of `clocked_run`."""
     spent = {name: sum(end - begin for begin, end in each) for name, each in spans.items()}
     first, last = spans["learn"][0][0], spans["commit"][-1][1]
-    steps, judged = spent["learn"] + spent["commit"], spent["evaluation"] + spent["recovery"]
+    steps = spent["learn"] + spent["commit"]
     return {"start": first - begun, "sampling": spent["sampling"], "learning": steps - spent["sampling"],
-            "between": last - first - steps, "end": ended - last, "outputs": spent["outputs"] - judged,
-            "evaluation": judged, "page": spent["page"]}
+            "between": last - first - steps, "end": ended - last, "outputs": spent["outputs"] - spent["evaluation"],
+            "evaluation": spent["evaluation"], "page": spent["page"]}
 
 
 def print_parts(parts):

@@ -27,7 +27,7 @@ from run.loop import fit
 from sample import sample_learned
 from stg.chains import Chains
 from stg.inputs import read
-from stg.outputs import FILMS, ROWS, save_outputs
+from stg.outputs import FILMS, ROWS, judge_of, save_outputs
 from stg.settings import CHANGEABLE, parse, settings_of
 from stg.start import first_state, how_to_compute
 from stg.tally import Tally
@@ -240,17 +240,20 @@ def learn(args):
 
     run = ranks.first(opened, tell=False) or Elsewhere(folder)
     learner = make_learner(args, f, ranks.first(lambda: run.load_checkpoint("cpu"), tell=False), videos, hidden)
+    judge = judge_of(args, f, videos, hidden)
 
     def begin():
         if learner.done == 0:
             pictures = learner.observed()  # nothing may copy while a graph is captured
             observed = pictures.get("observed", pictures.get("mean")).cpu().numpy()
             run.in_background(lambda: utils.save_frames(run.folder / "observed_sequence", observed))
+        if args.device.type != "cpu":  # while a GPU learns, the CPU has time
+            run.in_background(judge.prepare)
 
     def outputs(moving, last):
         pictures = learner.observed() | {"chain": learner.chains.shown(FILMS if moving else ROWS)}
         epoch, pictures = learner.done, {name: x.cpu().numpy() for name, x in pictures.items()}
-        return lambda: save_outputs(args, learner, run, epoch, pictures, videos, hidden, moving, last)
+        return lambda: save_outputs(judge, learner, run, epoch, pictures, videos, hidden, moving, last)
 
     quick = args.device.type != "cpu" or (args.preset == "quality" and max(args.im_size) <= 64)
     about += f"\nsampling in {learner.precision}, {learner.chunk} videos at once"

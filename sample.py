@@ -12,7 +12,7 @@ import utils
 from data import InputError, load_clips
 from fast.device import pick_chunk, prepare
 from fast.gradient import FastGradient
-from judge.clip import judge_by_clips
+from judge.clip import Judge, table_of_clips
 from judge.page import write_page
 from judge.tables import in_pieces, recovery_report, save_report
 from langevin import langevin
@@ -56,9 +56,11 @@ def sample_learned(args, given):
     if args.loop:
         tell_seams(J)
     if size[1:] == f.size[1:] and learned["mask_type"] == "none":
-        judged = dict(itertools.islice(in_pieces(J, min(size[0], f.size[0])).items(), JUDGED))
+        piece = min(size[0], f.size[0]), *size[1:]
+        judged = dict(itertools.islice(in_pieces(J, piece[0]).items(), JUDGED))
         settings = learned | {"data_path": given.get("data_path", learned["data_path"])}
-        judge_by_clips(folder, judged, settings, f.layers[0].stride[0])
+        judge = Judge("evaluation", lambda: table_of_clips(settings, piece, f.layers[0].stride[0]), settings)
+        judge.report(folder, judged)
     write_page(run)
     print(f"{len(J)} new videos of {size[0]} frames of {size[1]}x{size[2]} are in '{folder}/final_results'")
 

@@ -12,8 +12,8 @@ import utils
 from data import InputError
 from fast.device import available_memory, memory_per_video
 from field.spectrum import box_of
-from judge.clip import judge_by_clips
-from judge.tables import recovery_report, save_report
+from judge.clip import Judge, table_of_clips
+from judge.tables import RecoveryTable
 from model import layer_table
 from recover import save_recovered
 from run import ranks
@@ -24,7 +24,16 @@ FILMS = 64  # chains with frames and films
 ROWS = 6  # of a contact sheet, for observed videos and for chains
 
 
-def save_outputs(args, learner, run, epoch, pictures, videos, hidden, moving, last):
+def judge_of(args, f, videos, hidden):
+    """Who judges a run by its clips or, where pixels are hidden, by the truth; videos uint8 (N, T, H, W, 3)."""
+    settings, stride = settings_of(args), f.layers[0].stride[0]
+    if hidden is None:
+        return Judge("evaluation", lambda: table_of_clips(settings, f.size, stride), settings)
+    beside = ["Gaussian field"] if args.reference == "field" else []  # which the run has already
+    return Judge("recovery", lambda: RecoveryTable(videos, hidden, without=beside), settings)
+
+
+def save_outputs(judge, learner, run, epoch, pictures, videos, hidden, moving, last):
     """Write what there is to see of an epoch. pictures: observed videos or what is recovered of them, and the first
     chains, FILMS or, unless films are `moving`, ROWS of them, by name, uint8 (N, T, H, W, 3)."""
     J, I = pictures["chain"], pictures["observed" if hidden is None else "mean"]
@@ -38,23 +47,13 @@ def save_outputs(args, learner, run, epoch, pictures, videos, hidden, moving, la
         save_recovered(run.folder, I, pictures["sample"], videos, hidden, run.inputs.rate, beside)
         utils.save_frames(run.folder / "synthesized_sequence", J)
     if last and hidden is None:
-        stride = learner.f.layers[0].stride[0]
-        judge_by_clips(run.folder, {f"chain {k}": video for k, video in enumerate(J)}, settings_of(args), stride)
+        judge.report(run.folder, {f"chain {k}": video for k, video in enumerate(J)})
     elif last:
         found = {"mean of samples": I, "one sample": pictures["sample"]}
         guess = learner.recovery.guess()
         if guess is not None:
             found["Gaussian field"] = utils.to_uint8(torch.cat(guess) + learner.reference.mean)
-        judge_recovery(run.folder, found, videos, hidden, settings_of(args))
-
-
-def judge_recovery(folder, found, truth, hidden, settings):
-    """The table of clips recovered in several ways, by name, against the truth, all uint8 (N, T, H, W, 3)."""
-    try:
-        rows = recovery_report(truth, found, hidden)
-    except InputError as error:  # a mask that hides nothing, say
-        return print(f"not judged: {error}")
-    save_report(folder, "recovery", rows, settings)
+        judge.report(run.folder, found)
 
 
 def chains_of(args, clips):

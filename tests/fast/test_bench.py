@@ -44,7 +44,7 @@ def test_the_table_has_every_variant_that_the_machine_has_instructions_for(net_t
 
 
 def test_the_parts_of_a_run_add_up(monkeypatch, capsys):
-    spans = {name: [] for name in ("sampling", "learn", "commit", "outputs", "page", "evaluation", "recovery")}
+    spans = {name: [] for name in ("sampling", "learn", "commit", "outputs", "page", "evaluation")}
     spans |= {"learn": [(3, 5), (6, 8)], "sampling": [(3, 4), (6, 7.5)], "commit": [(5, 5.5), (8, 8.5)],
               "outputs": [(8.5, 12)], "evaluation": [(9, 11)], "page": [(12, 12.5)]}
     assert spans.keys() == {name for name, (owner, each) in bench.timed_functions().items() if hasattr(owner, each)}

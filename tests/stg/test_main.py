@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ from bench import plain_features, plain_gradient
 from fast.gradient import FastGradient
 from judge.metrics import QUICK_COLUMNS, quick_metrics
 from langevin import gaussian_
+from papers.table import read_videos
 from reference import load_reference
 from stg.settings import QUALITY
 
@@ -497,13 +499,37 @@ def test_flags_have_the_released_defaults_and_names_and_the_quality_preset_is_le
 
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("hidden", ["", "-mask_type missing_frames"])
-def test_a_gpu_learns_like_a_cpu(hidden, tmp_path, flags, runs):
+def test_a_gpu_learns_like_a_cpu(hidden, tmp_path, flags, runs, monkeypatch):
     """Noise differs from device to device; four other draws of it on a CPU changed these figures by up to 2, 0.1 and
-    30 %. And a run goes on from its checkpoint."""
+    30 %. And a run goes on from its checkpoint. While it learns, the table that judges it is made; its figures are
+    those of a table that is made at the end."""
+    made, tables, learn = threading.Event(), [], main.Learner.learn
+
+    def judge_of(*args):
+        judge = stg.outputs.judge_of(*args)
+        tables.append(judge.table)
+        judge.table = lambda: [tables[-1](), made.set()][0]
+        return judge
+
+    def learn_when_made(learner):
+        assert made.wait(60)
+        return learn(learner)
+
+    monkeypatch.setattr(main, "judge_of", judge_of)
+    monkeypatch.setattr(main.Learner, "learn", learn_when_made)
     for epochs in (1, 2):
+        made.clear()
         done = call([*flags(tmp_path, "-num_epochs", epochs, *hidden.split()), "-device", "cuda"])
         assert done.code == 0, done.err
-    ours, theirs = rows_of(tmp_path / "clip"), rows_of(runs(hidden))
+    run = tmp_path / "clip"
+    ours, theirs = rows_of(run), rows_of(runs(hidden))
     assert len(ours) == 2
     for name, limit in (("chain_std", 0.05), ("recon_err", 0.05), ("f_obs", 0.6)):
         assert float(ours[1][name]) == pytest.approx(float(theirs[1][name]), rel=limit), name
+    if hidden:
+        videos = {name: read_videos(run / f"recovered_{kind}_sequence")
+                  for name, kind in (("mean of samples", "mean"), ("one sample", "sample"))}
+    else:
+        videos = {f"chain {k}": video for k, video in enumerate(read_videos(run / "synthesized_sequence"))}
+    figures = json.loads((run / f"{'recovery' if hidden else 'evaluation'}.json").read_text())
+    assert figures["rows"] == tables[-1]().report(videos)[0]
