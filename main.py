@@ -256,7 +256,8 @@ def learn(args):
         return lambda: save_outputs(judge, learner, run, epoch, pictures, videos, hidden, moving, last)
 
     quick = args.device.type != "cpu" or (args.preset == "quality" and max(args.im_size) <= 64)
-    about += f"\nsampling in {learner.precision}, {learner.chunk} videos at once"
+    fused = ", by Triton's kernels" if utils.triton_works(args.device) else ""
+    about += f"\nsampling in {learner.precision}, {learner.chunk} videos at once{fused}"
     fit(learner, run, outputs, total=args.num_epochs, log_step=args.log_step, shown=SHOWN, begin=begin, page=write_page,
         header=about, shorter=None if quick else "-im_size 64 -preset quality takes minutes")
 

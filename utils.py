@@ -1,8 +1,10 @@
-"""Randomness by name, and pictures: pixels as they are, contact sheets, GIF and MP4, files that are whole or old.
+"""Randomness by name, Triton, and pictures: pixels as they are, contact sheets, GIF and MP4, files that are whole or
+old.
 
 uint8 videos (T, H, W, C) exist only here and in data.py; everything else works on float32 (N, C, T, H, W).
 """
 
+import functools
 import hashlib
 import io
 import os
@@ -25,6 +27,19 @@ def generator(device, *key):
     """A torch.Generator whose stream depends on `key` alone, e.g. (seed, epoch, 'chain', 2)."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+@functools.cache
+def triton_works(device):
+    """Whether kernels by Triton run on a device: a GPU of 2020 or later, with Triton and a C compiler."""
+    if device.type != "cuda":
+        return False
+    try:
+        from triton.runtime import driver
+
+        return driver.active.get_current_target().arch >= 80
+    except Exception:  # it raises many types where something is missing
+        return False
 
 
 def printable(name):

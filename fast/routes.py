@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from fast import winograd
+from utils import triton_works
 
 CHANNELS_LAST = torch.channels_last_3d
 CACHE_ENTRIES = 2**21  # on a CPU, entries of one block of columns in `Columns`: what its cache holds
@@ -65,11 +66,15 @@ class FastConv:
     def input_gradient(self, g, size):
         """Gradient with respect to the input of size (T, H, W), given g, the gradient with respect to the output."""
         route, layer = self.choose(self.layer, size)[1], self.layer
-        padded = self.route(route).backward(g, size, self.up_to_date(route))
+        kernels, pads = self.up_to_date(route), layer.padding(size)
+        if route is Blocks and not layer.wrap and triton_works(g.device):
+            from fast.kernels import from_blocks
+
+            return from_blocks(F.conv_transpose3d(g, kernels[1]), layer, size)
+        padded = self.route(route).backward(g, size, kernels)
         missing = [max(end - have, 0) for end, have in zip(reach(layer, size), padded.shape[2:], strict=True)]
         if any(missing):  # positions that no stride reached have no gradient
             padded = F.pad(padded, [edge for m in reversed(missing) for edge in (0, m)])
-        pads = layer.padding(size)
         if layer.wrap:
             unwrap_time(padded[:, :, : size[0] + sum(pads[0])], *pads[0], dim=2)
         for axis, (n, (before, _)) in enumerate(zip(size, pads, strict=True), start=2):
@@ -245,9 +250,16 @@ class Blocks:
     def forward(self, x, kernels):
         layer, filled = self.layer, self.ones()
         t, h, w = layer.out_size(x.shape[2:])
-        axes = zip(x.shape[2:], layer.padding(x.shape[2:]), layer.stride, strict=True)
-        whole = [math.ceil((n + sum(pad)) / s) * s for n, pad, s in axes]
-        y = F.conv3d(self.to_blocks(layer.pad(x, whole), filled), kernels[0], None if filled else layer.bias)
+        pads = layer.padding(x.shape[2:])
+        count = [math.ceil((n + sum(pad)) / s) for n, pad, s in zip(x.shape[2:], pads, layer.stride, strict=True)]
+        if not layer.wrap and triton_works(x.device):
+            from fast.kernels import to_blocks
+
+            blocks = to_blocks(x, layer, count, kernels[0].shape[1])
+        else:
+            padded = layer.pad(x, [n * s for n, s in zip(count, layer.stride, strict=True)])
+            blocks = self.to_blocks(padded, filled)
+        y = F.conv3d(blocks, kernels[0], None if filled else layer.bias)
         return y[:, :, :t, :h, :w]  # filling up the ends may have made room for one position more
 
     def backward(self, g, size, kernels):

@@ -9,6 +9,7 @@ from data import InputError
 from field.colours import KNOTS, colour_curves, principal_colours
 from field.spectrum import AXES, amplitudes, autocovariance, box_of, gaussianized
 from langevin import gaussian_
+from utils import triton_works
 
 MAPS = ("bends", "base", "off", "low", "high")  # what a field knows of a pixel: see `colour_curves`
 LEVEL = 2  # grey level of what stands still, as f sees it, in standard deviations of what moves
@@ -105,6 +106,10 @@ class GaussianField:
 
     def colour(self, u):
         """The videos x of fields u, channels last."""
+        if triton_works(u.device):
+            from field import kernels
+
+            return kernels.colour(u, KNOTS, *(self.maps[name] for name in MAPS))
         x = torch.cat([torch.stack(self.channels(part), dim=-1) for part in u.split(self.frames(u), dim=2)], dim=1)
         return x.permute(0, 4, 1, 2, 3)  # (N, 3, T, H, W)
 
@@ -123,6 +128,10 @@ class GaussianField:
 
     def colour_transposed(self, u, g):
         """(dx/du)^T g, given the gradient g with respect to x = colour(u); all (N, 3, T, H, W)."""
+        if triton_works(u.device):
+            from field import kernels
+
+            return kernels.colour_transposed(u, g, KNOTS, *(self.maps[name] for name in MAPS))
         parts = zip(u.split(self.frames(u), dim=2), g.split(self.frames(u), dim=2), strict=True)
         return torch.cat([self.channels_transposed(*part) for part in parts], dim=2)
 

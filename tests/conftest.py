@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 import torch
 
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels run on the CPU, slowly
+
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 
