@@ -11,6 +11,7 @@ import torch
 import utils
 from data import InputError
 from fast.device import available_memory, memory_per_video
+from field import conditional
 from field.spectrum import box_of
 from judge.clip import Judge, table_of_clips
 from judge.tables import RecoveryTable
@@ -22,6 +23,7 @@ from stg.settings import settings_of
 
 FILMS = 64  # chains with frames and films
 ROWS = 6  # of a contact sheet, for observed videos and for chains
+FIELDS = 10  # that hidden pixels need: what ConditionalField and FieldRecovery keep of a clip, and what a move takes
 
 
 def judge_of(args, f, videos, hidden):
@@ -62,10 +64,14 @@ def chains_of(args, clips):
 
 
 def memory(args, f, clips, chains, batch):
-    """Bytes that a run of so many clips and chains takes, of whose videos `batch` are handled at once."""
+    """Bytes that a run of so many clips and chains takes, of whose videos `batch` are handled at once; all are numbers
+    of 4 bytes. A parameter has its gradient and Adam's two moments beside it. A clip has three colours, and is there
+    twice: learned from, and made a picture or judged. A chain has three channels in the reference's box. Where pixels
+    are hidden, there are FIELDS of three channels of each clip, and as many of the one that moves."""
     box = box_of(f.size, False) if args.reference == "field" else f.size
-    return (16 * sum(p.numel() for p in f.parameters()) + memory_per_video(f, f.size) * batch
-            + 24 * clips * math.prod(f.size) + 12 * chains * math.prod(box))
+    fields = 0 if args.mask_type == "none" else FIELDS * (clips + 1) * math.prod(conditional.box_of(f.size))
+    return (4 * 4 * sum(p.numel() for p in f.parameters()) + memory_per_video(f, f.size) * batch
+            + 4 * 3 * (2 * clips * math.prod(f.size) + chains * math.prod(box) + fields))
 
 
 def check_fits(args, f, clips):

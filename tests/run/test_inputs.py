@@ -159,6 +159,7 @@ def test_a_clip_that_stands_still_or_is_black_is_said(name, run, tmp_path):
 @pytest.mark.parametrize("more", ["", "-dry_run"])
 @pytest.mark.parametrize("name, flags, free, where, reads", [
     ("main.py", "-im_size 1080x1920 -num_frames 40", 1, "stg.outputs", "data.read_category"),
+    ("main.py", "-im_size 224 -num_frames 70 -net_type ST -mask_type region", 1, "stg.outputs", "data.read_category"),
     ("main_dyn_G.py", "-im_size 64 -truncated_backprop_length 40 -num_frames 10000", 1, "dyngen.learn",
      "dyngen.learn.load"),
     ("main_videogan.py", "-batch_size 999", 1, "videogan.learn", "videogan.learn.load"),
