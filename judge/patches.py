@@ -63,13 +63,21 @@ def hidden_realism(video: np.ndarray, mask: np.ndarray) -> float | None:
             return None
         patches = [torch.from_numpy(blocks(small, shape)[tuple(p.T)].reshape(len(p), -1)) for p in places]
         times = [torch.from_numpy(p[:, 0].copy()) for p in places]
-        nearest = []
-        for found, t in zip(patches[:2], times):
-            far = torch.cdist(found, patches[2])
-            far[(t[:, None] - times[2]).abs() <= NEAR] = torch.inf
-            nearest.append(far.min(1).values.square().mean().sqrt().item())
-        ratios.append(nearest[0] / max(nearest[1], 1e-9))
+        hidden_ones, visible_ones = (
+            rms(nearest_apart(found, t, patches[2], times[2])) for found, t in zip(patches[:2], times))
+        ratios.append(hidden_ones / max(visible_ones, 1e-9))
     return float(np.mean(ratios)) if np.isfinite(ratios).all() else None
+
+
+def nearest_apart(found, t, bank, times):
+    """Distances of patches (N, ...) at times t to the nearest of a bank more than NEAR frames away, a few patches at
+    once, for the memory."""
+    nearest = []
+    for some, when in zip(found.split(100), t.split(100)):
+        far = torch.cdist(some, bank)
+        far[(when[:, None] - times).abs() <= NEAR] = torch.inf
+        nearest.append(far.min(1).values)
+    return torch.cat(nearest).numpy()
 
 
 def thinned(places, at_most):
