@@ -158,10 +158,11 @@ class GaussianField:
         return delta
 
     def balance(self, moved):
-        """Bring the field's sigma to where the chains move as much as the clips, octave by octave: what f adds takes
-        the place of noise that is as fast. moved: `motion` of the chains. Returns a factor of the learning rate, which
-        falls to 0 as noise falls to its SHARE of the variance: with little of it left, chains copy the clip."""
-        self.scale = (self.scale * self.motion / moved.clamp(min=1e-30)).clamp(LEAST, 1)
+        """Bring the field's sigma half way to where the chains move as much as the clips, octave by octave: what f adds
+        takes the place of noise that is as fast. moved: `motion` of the chains, which varies, being of few. Returns a
+        factor of the learning rate, which falls to 0 as noise falls to its SHARE of the variance: with little of it
+        left, chains copy the clip."""
+        self.scale = (self.scale * (self.motion / moved.clamp(min=1e-30)).sqrt()).clamp(LEAST, 1)
         self.rescale()
         return min(1.0, max(0.0, (self.share**2 - SHARE) / BAND))
 
@@ -195,15 +196,14 @@ def weighted(weights, channels):
 
 
 def motion(videos, several=False):
-    """How much videos (N, 3, T, H, W) move in each octave of temporal frequency, from a cycle in T frames upwards: the
-    standard deviation over time of that part, mean over pixels and colours, as a tensor on the CPU. several: one figure
-    for all frequencies, over time and videos, since of several clips q has the mean image of all."""
+    """How much videos (N, 3, T, H, W) move: their standard deviation over time, mean over all else, as a tensor on the
+    CPU whose squares share it among the octaves of temporal frequency, from a cycle in T frames upwards, as the power
+    is. several: one figure for all frequencies, over time and videos, since of several clips q has the mean image of
+    all."""
+    std = videos.std((0, 2) if several else 2, correction=0).mean().cpu()
     if several:
-        return videos.std((0, 2), correction=0).mean().view(1).cpu()
+        return std.view(1)
+    power = sum(torch.fft.rfft(video, dim=1).abs().square().sum((0, 2, 3)) for video in videos).cpu()
     octaves = max(1, (videos.shape[2] // 2).bit_length())
-    power = torch.zeros(octaves, *videos.shape[1:2], *videos.shape[3:], device=videos.device)
-    for video in videos:
-        each = torch.fft.rfft(video, dim=1, norm="forward").abs().square()
-        for k, part in enumerate(power):
-            part += each[:, 2**k : 2 ** (k + 1)].sum(1)
-    return (2 * power / len(videos)).sqrt().mean((1, 2, 3)).cpu()
+    power = torch.stack([power[2**k : 2 ** (k + 1)].sum() for k in range(octaves)])
+    return std * (power / power.sum().clamp(min=1e-30)).sqrt()

@@ -238,7 +238,7 @@ def test_an_earlier_checkpoint_holds_white_noise():
 
 
 @pytest.mark.parametrize("times, scale, factor", [
-    (1.05, 1 / 1.05, 1), (0.5, 1, 1), (0, 1, 1), (1 / 0.75, 0.75, (0.75**2 - 0.7**2) / 0.2), (3, 0.7, 0),
+    (1.05**2, 1 / 1.05, 1), (0.5, 1, 1), (0, 1, 1), (0.75**-2, 0.75, (0.75**2 - 0.7**2) / 0.2), (3, 0.7, 0),
 ])
 def test_balance_brings_sigma_towards_equal_motion_and_stops_learning_at_the_least(
     times, scale, factor, moving_field, monkeypatch
@@ -254,7 +254,7 @@ def test_balance_brings_sigma_towards_equal_motion_and_stops_learning_at_the_lea
 
 def test_sigma_falls_in_the_octaves_alone_in_which_chains_move_too_much(moving_field):
     q = GaussianField(**moving_field[0].state())
-    faster = q.motion * torch.tensor([1, 1, 1.25, 1])
+    faster = q.motion * torch.tensor([1, 1, 1.25**2, 1])
     q.balance(faster)
     assert q.scale.tolist() == pytest.approx([1, 1, 0.8, 1])
     moved = motion(draw(q, 8)) / motion(draw(moving_field[0], 8))
