@@ -196,14 +196,15 @@ def weighted(weights, channels):
 
 
 def motion(videos, several=False):
-    """How much videos (N, 3, T, H, W) move: their standard deviation over time, mean over all else, as a tensor on the
-    CPU whose squares share it among the octaves of temporal frequency, from a cycle in T frames upwards, as the power
-    is. several: one figure for all frequencies, over time and videos, since of several clips q has the mean image of
-    all."""
-    std = videos.std((0, 2) if several else 2, correction=0).mean().cpu()
+    """How much videos (N, 3, T, H, W) move, in octaves of temporal frequency, from a cycle in T frames upwards: of each
+    video the standard deviation over time, mean over pixels and colours, whose square is shared among the octaves as
+    the power is; the mean over the videos, as a tensor on the CPU. several: one figure for all frequencies, over time
+    and videos, since of several clips q has the mean image of all."""
     if several:
-        return std.view(1)
-    power = sum(torch.fft.rfft(video, dim=1).abs().square().sum((0, 2, 3)) for video in videos).cpu()
-    octaves = max(1, (videos.shape[2] // 2).bit_length())
-    power = torch.stack([power[2**k : 2 ** (k + 1)].sum() for k in range(octaves)])
-    return std * (power / power.sum().clamp(min=1e-30)).sqrt()
+        return videos.std((0, 2), correction=0).mean().view(1).cpu()
+    octaves, found = max(1, (videos.shape[2] // 2).bit_length()), []
+    for video in videos:
+        power = torch.fft.rfft(video, dim=1).abs().square().sum((0, 2, 3))
+        power = torch.stack([power[2**k : 2 ** (k + 1)].sum() for k in range(octaves)])
+        found.append(video.std(1, correction=0).mean() * (power / power.sum().clamp(min=1e-30)).sqrt())
+    return torch.stack(found).mean(0).cpu()

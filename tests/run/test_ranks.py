@@ -22,11 +22,11 @@ import main
 from run import ranks
 
 ROOT = Path(main.__file__).parent
-TINY = "-im_size 16 -num_frames 12 -sample_steps 2 -precision fp32 -device cpu -step_size 0.5 -lr 0.0003 -log_step 10"
+TINY = "-im_size 16 -num_frames 12 -sample_steps 2 -precision fp32 -device cpu -step_size 0.5 -log_step 10"
 RUNS = {  # what is spread: 9 chains as 5 and 4 in three mini-batches, 3 as 2 and 1, and the hidden pixels of one clip
-    "clips": "-category three -num_chain 3 -chunk 2",
-    "field": "-category one -num_chain 3 -reference field",
-    "hidden": "-category one -num_chain 2 -mask_type region",
+    "clips": "-category three -num_chain 3 -chunk 2 -lr 0.0003",
+    "field": "-category one -num_chain 3 -reference field -lr 0.00003",
+    "hidden": "-category one -num_chain 2 -mask_type region -lr 0.0003",
 }
 SYSTEMS = {  # three clips as 2 and 1 in a mini-batch, or as 1 and 1, then 1 and 0
     "gan": "main_videogan.py -device cpu -category strips -batch_size 3 -held_out 0 -r1 0.5 -average 0.5 -workers 0 "
