@@ -13,9 +13,9 @@ from utils import triton_works
 
 MAPS = ("bends", "base", "off", "low", "high")  # what a field knows of a pixel: see `colour_curves`
 LEVEL = 2  # grey level of what stands still, as f sees it, in standard deviations of what moves
-LEAST = 0.3  # sigma never falls below
+LEAST = 0.5  # sigma never falls below
 FRAMES = 2  # of a video at once on a CPU
-SHARE, BAND = 0.35, 0.2  # of the variance: what learning leaves to noise, and how far above it it slows down
+SHARE, BAND = 0.65, 0.2  # of the variance: what learning leaves to noise, and how far above it it slows down
 
 
 class GaussianField:
@@ -30,29 +30,26 @@ class GaussianField:
     there, in order along their first principal axis, so that unit noise gives them as often as the clip does. e_2, e_3,
     s_2, s_3: the other axes, and the std of what leaves the curve along them; [ ] cuts it off where most of the clip's
     is. With sigma = 1 and f = 0 samples have, nearly, the clip's colours, variance and covariance at every pixel. As f
-    adds structure, sigma falls, in each octave of temporal frequency by itself (`balance`).
+    adds structure, sigma falls (`balance`).
     """
 
     sigma = 1.0  # of y
 
     def __init__(self, size, *, scale, mean, motion, maps, covariance, several=False, loop=False):
-        """size: (T, H, W) of the videos; scale: sigma of the field, by octaves or one for all; mean, motion, maps and
-        covariance as `fit` makes them (maps of one pixel serve any H x W); several: fitted to more than one clip; loop:
-        time is a circle."""
+        """size: (T, H, W) of the videos; scale: sigma of the field; mean, motion, maps and covariance as `fit` makes
+        them (maps of one pixel serve any H x W); several: fitted to more than one clip; loop: time is a circle."""
         self.several = several
-        self.size, self.mean, self.maps, self.covariance = size, mean, maps, covariance
-        self.motion, self.scale = (torch.as_tensor(x, dtype=torch.float32).reshape(-1) for x in (motion, scale))
+        self.size, self.mean, self.motion, self.maps, self.covariance = size, mean, motion, maps, covariance
+        self.scale = torch.tensor(scale, dtype=torch.float32, device=mean.device)
         self.box = box_of(size, loop)
-        self.full = amplitudes(covariance, self.box)[..., None].repeat(1, 1, 1, 2)  # for real, imaginary part
-        self.amplitude = torch.empty_like(self.full)
-        self.rescale()
+        self.amplitude = amplitudes(covariance, self.box)[..., None].repeat(1, 1, 1, 2)  # for real, imaginary part
 
     @classmethod
     def fit(cls, videos, scale=1.0, stationary=False):
         """The field of clips (N, 3, T, H, W) in grey levels; stationary: the same at every pixel, for nets that slide
         in space. InputError if the clips do not move."""
         several = len(videos) > 1
-        if not motion(videos).any():
+        if motion(videos) == 0:
             raise InputError("the clips do not move, and -reference field needs motion: use white")
         image = videos.mean((0, 2), dtype=torch.float64).float()  # (3, H, W)
         if stationary:
@@ -67,8 +64,7 @@ class GaussianField:
         covariance = autocovariance(gaussianized(first, stationary))
         maps["base"] = maps["base"] + LEVEL * std
         mean = (image - LEVEL * std)[:, None]  # (3, 1, H, W)
-        moved = motion(videos, several)
-        return cls(tuple(videos.shape[2:]), scale=[scale] * len(moved), mean=mean, motion=moved, several=several,
+        return cls(tuple(videos.shape[2:]), scale=scale, mean=mean, motion=motion(videos, several), several=several,
                    maps=maps, covariance=covariance)
 
     def resized(self, size, loop=False):
@@ -97,13 +93,14 @@ class GaussianField:
         for z in y.flatten(0, 1):  # one at a time, for a CPU's caches
             z = torch.view_as_complex(z * self.amplitude)
             u.append(torch.fft.irfftn(z, s=self.box, dim=AXES, norm="forward")[:t, :h, :w])
-        return torch.stack(u).unflatten(0, y.shape[:2])
+        return torch.stack(u).mul_(self.scale).unflatten(0, y.shape[:2])
 
     def field_transposed(self, v):
         """The transpose of `field`: what v (N, 3, T, H, W) is to y."""
         y = v.new_empty(*v.shape[:2], *self.amplitude.shape)
         for z, x in zip(y.flatten(0, 1), v.flatten(0, 1), strict=True):
             torch.mul(torch.view_as_real(torch.fft.rfftn(x, s=self.box, dim=AXES)), self.amplitude, out=z)
+        y.mul_(self.scale)
         y[..., 1 : (self.box[2] + 1) // 2, :] *= 2  # each of these stands for its conjugate, too
         return y
 
@@ -158,35 +155,21 @@ class GaussianField:
         return delta
 
     def balance(self, moved):
-        """Bring the field's sigma half way to where the chains move as much as the clips, octave by octave: what f adds
-        takes the place of noise that is as fast. moved: `motion` of the chains, which varies, being of few. Returns a
-        factor of the learning rate, which falls to 0 as noise falls to its SHARE of the variance: with little of it
-        left, chains copy the clip."""
-        self.scale = (self.scale * (self.motion / moved.clamp(min=1e-30)).sqrt()).clamp(LEAST, 1)
-        self.rescale()
-        return min(1.0, max(0.0, (self.share**2 - SHARE) / BAND))
-
-    def rescale(self):
-        """Bring the amplitude, in its place in memory, to sigma: as it is in the middle of an octave, in between by the
-        logarithm of the frequency."""
-        frames = self.covariance.shape[0]  # of the clip
-        octave = (torch.fft.fftfreq(self.box[0]).abs() * frames).log2() - 0.5
-        octave = octave.clamp(0, len(self.scale) - 1)
-        below, above = self.scale[octave.floor().long()], self.scale[octave.ceil().long()]
-        torch.mul(self.full, torch.lerp(below, above, octave.frac()).view(-1, 1, 1, 1).to(self.full.device),
-                  out=self.amplitude)
+        """Bring the field's sigma to where the chains move as much as the clips: what f adds takes the place of noise.
+        moved: `motion` of the chains, which may be 0. Returns a factor of the learning rate, which falls to 0 as noise
+        falls to its SHARE of the variance: with little of it left, chains copy the clip."""
+        self.scale.mul_(self.motion / max(moved, 1e-30)).clamp_(LEAST, 1)
+        return min(1.0, max(0.0, (self.scale.item() ** 2 - SHARE) / BAND))
 
     @property
     def share(self):
         """Of the clip's std, what noise has."""
-        power = self.motion.square()
-        return ((power * self.scale.square()).sum() / power.sum()).sqrt().item()
+        return self.scale.item()
 
     def state(self):
         """What a checkpoint keeps, as plain types and tensors."""
-        return {"size": self.size, "scale": self.scale.tolist(), "mean": self.mean,
-                "motion": self.motion.tolist(), "several": self.several, "maps": self.maps,
-                "covariance": self.covariance}
+        return {"size": self.size, "scale": self.scale.item(), "mean": self.mean, "motion": self.motion,
+                "several": self.several, "maps": self.maps, "covariance": self.covariance}
 
 
 def weighted(weights, channels):
@@ -196,15 +179,6 @@ def weighted(weights, channels):
 
 
 def motion(videos, several=False):
-    """How much videos (N, 3, T, H, W) move, in octaves of temporal frequency, from a cycle in T frames upwards: of each
-    video the standard deviation over time, mean over pixels and colours, whose square is shared among the octaves as
-    the power is; the mean over the videos, as a tensor on the CPU. several: one figure for all frequencies, over time
+    """How much videos (N, 3, T, H, W) move: their standard deviation over time, mean over all else; several: over time
     and videos, since of several clips q has the mean image of all."""
-    if several:
-        return videos.std((0, 2), correction=0).mean().view(1).cpu()
-    octaves, found = max(1, (videos.shape[2] // 2).bit_length()), []
-    for video in videos:
-        power = torch.fft.rfft(video, dim=1).abs().square().sum((0, 2, 3))
-        power = torch.stack([power[2**k : 2 ** (k + 1)].sum() for k in range(octaves)])
-        found.append(video.std(1, correction=0).mean() * (power / power.sum().clamp(min=1e-30)).sqrt())
-    return torch.stack(found).mean(0).cpu()
+    return videos.std((0, 2) if several else 2, correction=0).mean().item()

@@ -62,7 +62,7 @@ class Tally:
             return self.mean("motion")
         frames = self.rows() * self.video.shape[1]
         mean = self.video.sum(1) / frames
-        return (self.squares / frames - mean.square()).clamp(min=0).sqrt().mean().view(1).cpu()
+        return (self.squares / frames - mean.square()).clamp(min=0).sqrt().mean().item()
 
     def values(self, clips, chains):
         """f(I), f(J) and the share of the top's units that are alive, means over mini-batches of so many clips (a list)

@@ -221,7 +221,7 @@ def test_a_saved_reference_gives_the_same_videos_bit_for_bit(kind, moving_field,
     q = GaussianField(**moving_field[0].state())
     if kind == "field":
         q.balance(motion(1.1 * moving_field[1], q.several))  # sigma has moved
-        assert ((q.scale > gaussian.LEAST) & (q.scale < 1)).all()
+        assert gaussian.LEAST < q.scale < 1
     else:
         q = WhiteNoise((20, 12, 16), mean=torch.tensor(77.7), sigma=0.8)
     torch.save({"reference": q.state(), "settings": {}}, tmp_path / "state.pt")
@@ -238,7 +238,7 @@ def test_an_earlier_checkpoint_holds_white_noise():
 
 
 @pytest.mark.parametrize("times, scale, factor", [
-    (1.05**2, 1 / 1.05, 1), (0.5, 1, 1), (0, 1, 1), (0.75**-2, 0.75, (0.75**2 - 0.7**2) / 0.2), (3, 0.7, 0),
+    (1.05, 1 / 1.05, 1), (0.5, 1, 1), (0, 1, 1), (1 / 0.75, 0.75, (0.75**2 - 0.7**2) / 0.2), (3, 0.7, 0),
 ])
 def test_balance_brings_sigma_towards_equal_motion_and_stops_learning_at_the_least(
     times, scale, factor, moving_field, monkeypatch
@@ -246,27 +246,9 @@ def test_balance_brings_sigma_towards_equal_motion_and_stops_learning_at_the_lea
     for name, value in {"LEAST": 0.7, "SHARE": 0.49, "BAND": 0.2}.items():
         monkeypatch.setattr(gaussian, name, value)
     q, videos = GaussianField(**moving_field[0].state()), moving_field[1]
-    place, full = q.amplitude, q.amplitude.clone()
+    place = q.scale
     assert q.balance(motion(times * videos, q.several)) == pytest.approx(factor, abs=1e-4)
-    assert q.scale.tolist() == pytest.approx([scale] * 4, rel=1e-5)
-    assert q.amplitude is place and torch.allclose(place, scale * full, rtol=1e-5)  # where a CUDA graph looks for it
-
-
-def test_sigma_falls_in_the_octaves_alone_in_which_chains_move_too_much(moving_field):
-    q = GaussianField(**moving_field[0].state())
-    faster = q.motion * torch.tensor([1, 1, 1.25**2, 1])
-    q.balance(faster)
-    assert q.scale.tolist() == pytest.approx([1, 1, 0.8, 1])
-    moved = motion(draw(q, 8)) / motion(draw(moving_field[0], 8))
-    assert moved.argmin() == 2 and moved[2] < 0.95 and moved[0] > 0.97
-    assert q.share == pytest.approx((1 - 0.36 * (q.motion[2] ** 2 / (q.motion**2).sum()).item()) ** 0.5)
-
-
-def test_motion_is_the_standard_deviation_in_each_octave():
-    t = torch.arange(32.0)
-    waves = [a * torch.cos(2 * torch.pi * k * t / 32) for k, a in ((1, 3.0), (3, 5.0), (8, 2.0))]
-    video = sum(waves).view(1, 1, -1, 1, 1).expand(2, 3, -1, 4, 5) + 100
-    assert motion(video).tolist() == pytest.approx([3 / 2**0.5, 5 / 2**0.5, 0, 2 / 2**0.5, 0], abs=1e-4)
+    assert q.scale is place and q.scale.item() == pytest.approx(scale, rel=1e-5)  # where a CUDA graph looks for it
 
 
 # ------------------------------------------------------------------------------------------------------- unusual clips
