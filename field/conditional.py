@@ -20,7 +20,7 @@ STILL = 1e-4  # variance of a pixel at the least, as a share of the clip's
 FLOOR = 0.01  # white noise in a field, as a share of its variance
 ROUNDING = 1 / 12  # variance that rounding to whole grey levels adds
 STEPS, ACCURACY, ROUGH = 60, 0.015, 0.05  # conjugate gradients: steps at most, and to what share errors are to fall
-ADDED = 0.2  # precision that preconditioning adds, over that of a pixel alone and the square of `held`
+ADDED = 0.2  # precision that the preconditioner adds: this times that of a pixel alone times the square of `held`
 
 
 class ConditionalField:
@@ -53,10 +53,11 @@ class ConditionalField:
         self.parts = [self.preconditioner(*pair) for pair in zip(self.free, self.observed)]
 
     def preconditioner(self, free, observed):
-        """(pixels, roughly the inverse of Q_hh there by frequency), for pixels of which nothing is known and the
-        others. K alone would move the former in slow waves that visible pixels among them rule out, as some precision
-        would. How much, depends on how far visible pixels hold them: `held`, their precision if they move as one over
-        that of a pixel that moves alone, is 0.5 where every second pixel is hidden at random and 0.01 in large holes.
+        """(pixels, roughly the inverse of Q_hh by frequency), for pixels of which nothing is known and for the others.
+
+        For the former K would do if nothing were visible. Visible pixels among them keep them from moving together, as
+        a precision that is added to Q does. It grows with `held`: the precision of hidden pixels that move as one, over
+        that of one that moves alone, 0.5 where every second pixel is hidden at random, 0.01 in a large hole.
         """
         t, h, w = self.size
         moved = (observed > 0).float()
