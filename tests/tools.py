@@ -44,7 +44,8 @@ def encode(path, video, codec="libx264", pix_fmt="yuv420p", rate=25, options=Non
     """A video file of uint8 (T, H, W, 3); times: of the frames, in ms; setup(stream): before the first frame."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate, options=options or {})
+        same = {"threads": "1", "mbtree": "0"} if codec == "libx264" else {}  # bytes from run to run
+        stream = container.add_stream(codec, rate=rate, options={**same, **(options or {})})
         stream.height, stream.width, stream.pix_fmt = *video.shape[1:3], pix_fmt
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
