@@ -65,21 +65,8 @@ class FastConv:
     @torch.no_grad()
     def input_gradient(self, g, size):
         """Gradient with respect to the input of size (T, H, W), given g, the gradient with respect to the output."""
-        route, layer = self.choose(self.layer, size)[1], self.layer
-        kernels, pads = self.up_to_date(route), layer.padding(size)
-        if route is Blocks and not layer.wrap and triton_works(g.device):
-            from fast.kernels import from_blocks
-
-            return from_blocks(F.conv_transpose3d(g, kernels[1]), layer, size)
-        padded = self.route(route).backward(g, size, kernels)
-        missing = [max(end - have, 0) for end, have in zip(reach(layer, size), padded.shape[2:], strict=True)]
-        if any(missing):  # positions that no stride reached have no gradient
-            padded = F.pad(padded, [edge for m in reversed(missing) for edge in (0, m)])
-        if layer.wrap:
-            unwrap_time(padded[:, :, : size[0] + sum(pads[0])], *pads[0], dim=2)
-        for axis, (n, (before, _)) in enumerate(zip(size, pads, strict=True), start=2):
-            padded = padded.narrow(axis, before, n)
-        return padded
+        route = self.choose(self.layer, size)[1]
+        return self.route(route).backward(g, size, self.up_to_date(route))
 
     def route(self, route):
         """The one object of a route's class for this layer."""
@@ -126,6 +113,19 @@ def unwrap_time(padded, before, after, dim):
     padded.narrow(dim, before, after).add_(padded.narrow(dim, before + frames, after))
 
 
+def unpadded(layer, padded, size):
+    """The gradient with respect to maps of size (T, H, W), given that with respect to these maps padded."""
+    missing = [max(end - have, 0) for end, have in zip(reach(layer, size), padded.shape[2:], strict=True)]
+    if any(missing):  # positions that no stride reached have no gradient
+        padded = F.pad(padded, [edge for m in reversed(missing) for edge in (0, m)])
+    pads = layer.padding(size)
+    if layer.wrap:
+        unwrap_time(padded[:, :, : size[0] + sum(pads[0])], *pads[0], dim=2)
+    for axis, (n, (before, _)) in enumerate(zip(size, pads, strict=True), start=2):
+        padded = padded.narrow(axis, before, n)
+    return padded
+
+
 class Direct:
     def __init__(self, layer):
         self.layer = layer
@@ -137,7 +137,7 @@ class Direct:
         return F.conv3d(self.layer.pad(x), self.layer.weight, self.layer.bias, self.layer.stride)
 
     def backward(self, g, size, kernels):
-        return F.conv_transpose3d(g, self.layer.weight, stride=self.layer.stride)
+        return unpadded(self.layer, F.conv_transpose3d(g, self.layer.weight, stride=self.layer.stride), size)
 
 
 class Columns:
@@ -165,7 +165,7 @@ class Columns:
         return kernels
 
     def backward(self, g, size, kernels):
-        """Returns float32 (N, C, T', H', W'), the padded input's gradient."""
+        """As Direct has it, in float32."""
         (kernel_t, kernel_h, kw), (sd, sh, sw), (n, c_out, t, h, w) = self.layer.kernel, self.layer.stride, g.shape
         c = self.layer.weight.shape[1]
         depth, height, width = (math.ceil(k / s) - 1 + m
@@ -184,7 +184,8 @@ class Columns:
                 for q, k in enumerate(range(0, kw * c, sw * c)):
                     taken = min(sw * c, kw * c - k)
                     target[..., q : q + w, :taken] += y[..., k : k + taken]
-        return canvas.view(n, depth * sd, height * sh, width * sw, c).permute(0, 4, 1, 2, 3)
+        canvas = canvas.view(n, depth * sd, height * sh, width * sw, c).permute(0, 4, 1, 2, 3)
+        return unpadded(self.layer, canvas, size)
 
 
 def frames_of(g, first, stop):
@@ -217,7 +218,7 @@ class Winograd:
         return tiles.convolve(self.layer.pad(x, tiles.in_size), kernels, self.layer.bias)
 
     def backward(self, g, size, kernels):
-        return self.tiles(size).adjoint(g, kernels)
+        return unpadded(self.layer, self.tiles(size).adjoint(g, kernels), size)
 
 
 class Blocks:
@@ -263,7 +264,12 @@ class Blocks:
         return y[:, :, :t, :h, :w]  # filling up the ends may have made room for one position more
 
     def backward(self, g, size, kernels):
-        return self.from_blocks(F.conv_transpose3d(g, kernels[1]))
+        blocks = F.conv_transpose3d(g, kernels[1])
+        if not self.layer.wrap and triton_works(g.device):
+            from fast.kernels import from_blocks
+
+            return from_blocks(blocks, self.layer, size)
+        return unpadded(self.layer, self.from_blocks(blocks), size)
 
     def to_blocks(self, x, ones=0):
         """Maps (N, c, T, H, W) with each block of stride^3 entries as one of many channels, and so many more of ones;

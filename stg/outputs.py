@@ -31,8 +31,8 @@ def judge_of(args, f, videos, hidden):
     settings, stride = settings_of(args), f.layers[0].stride[0]
     if hidden is None:
         return Judge("evaluation", lambda: table_of_clips(settings, f.size, stride), settings)
-    beside = ["Gaussian field"] if args.reference == "field" else []  # which the run has already
-    return Judge("recovery", lambda: RecoveryTable(videos, hidden, without=beside), settings)
+    known = ["Gaussian field"] if args.reference == "field" else []  # a row of the run's own
+    return Judge("recovery", lambda: RecoveryTable(videos, hidden, without=known), settings)
 
 
 def save_outputs(judge, learner, run, epoch, pictures, videos, hidden, moving, last):
